@@ -1,0 +1,42 @@
+"""quickstudy learns to learn: source -> tasks -> learner.adapt(support) -> state -> predict -> score."""
+
+__version__ = "0.1.0"
+
+from quickstudy import learners, nets, tasks
+from quickstudy.checkpoint import load, save
+from quickstudy.core import Classification, GaussianRegression, Objective, Regression
+from quickstudy.core.catalogue import catalogue
+from quickstudy.core.errors import UserError
+from quickstudy.core.learner import MetaLearner
+from quickstudy.core.source import Source, Spec, generator
+from quickstudy.core.task import Examples, State, Task, examples, select
+from quickstudy.evaluate import compare, evaluate
+from quickstudy.learners import make
+from quickstudy.train import train
+
+__all__ = [
+    "Classification",
+    "Examples",
+    "GaussianRegression",
+    "MetaLearner",
+    "Objective",
+    "Regression",
+    "Source",
+    "Spec",
+    "State",
+    "Task",
+    "UserError",
+    "catalogue",
+    "compare",
+    "evaluate",
+    "examples",
+    "generator",
+    "learners",
+    "load",
+    "make",
+    "nets",
+    "save",
+    "select",
+    "tasks",
+    "train",
+]

@@ -1,0 +1,189 @@
+"""One file for what was learnt: tensors, with a JSON card in the header. Loading never runs code.
+
+The file is safetensors. Its metadata holds the card (format, version, learner and its arguments,
+source and its spec, seed, log summary, scores) and a digest of card and tensors, so that a damaged
+or edited file is refused. The digest finds accidents and careless edits; it is no signature.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from quickstudy.core.catalogue import build, describe
+from quickstudy.core.errors import UserError
+from quickstudy.core.learner import MetaLearner
+from quickstudy.core.source import Source
+from quickstudy.core.task import State
+
+FORMAT = 1
+"""Raised when a file written now could not be read by the code of before."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A learner as it was saved, with its card."""
+
+    learner: MetaLearner
+    card: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """A state as it was saved: one task, with the names of its classes and its checkpoint's digest."""
+
+    state: State
+    card: dict[str, Any]
+
+
+def _digest(tensors: Mapping[str, Tensor], card: str) -> str:
+    sha = hashlib.sha256(card.encode())
+    for name in sorted(tensors):
+        t = tensors[name].detach().cpu().contiguous()
+        sha.update(f"{name}{t.dtype}{tuple(t.shape)}".encode())
+        sha.update(t.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return sha.hexdigest()
+
+
+def write_bytes(path: str | Path, content: bytes) -> None:
+    """Put a file in place whole or not at all: a full disk leaves the old file as it was.
+
+    Raises UserError where the file cannot be written.
+    """
+    path = Path(path)
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as f:
+            temporary = f.name
+            f.write(content)
+            f.flush()
+            os.fsync(f.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        if temporary:
+            Path(temporary).unlink(missing_ok=True)
+        kept = " (the file that was there is untouched)" if path.exists() else ""
+        raise UserError(
+            f"could not write {path}{kept}: {error.strerror or error}; free some space or choose another place."
+        ) from None
+
+
+def write(path: str | Path, kind: str, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Write tensors with a card of this kind ("learner", "adapted" or "training"); return the card."""
+    from quickstudy import __version__
+
+    card = {"format": FORMAT, "kind": kind, "quickstudy": __version__, **facts}
+    text = json.dumps(card, sort_keys=True)
+    ready = {k: t.detach().cpu().contiguous().clone() for k, t in tensors.items()}
+    metadata = {"quickstudy": text, "digest": _digest(ready, text)}
+    write_bytes(path, safetensors.torch.save(ready, metadata=metadata))
+    return card
+
+
+def read(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any], str]:
+    """The tensors, the card and the digest of a file of this kind.
+
+    Raises UserError for a file that is missing, truncated, foreign, newer, tampered with, or of
+    another kind.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"no checkpoint at {path}: check the path, or make one with `quickstudy train`.")
+    try:
+        with safe_open(path, "pt") as f:  # type: ignore[no-untyped-call]
+            metadata = f.metadata() or {}
+            tensors = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(
+            f"{path} is no readable checkpoint ({error}): it is cut short or of another format; "
+            "copy it again or train a new one."
+        ) from None
+    try:
+        card = json.loads(metadata["quickstudy"])
+        version, found, saved = int(card["format"]), str(card["kind"]), metadata["digest"]
+    except (KeyError, ValueError, TypeError):
+        raise UserError(
+            f"{path} is a safetensors file, but not one of quickstudy's: give a file that `quickstudy` wrote."
+        ) from None
+    if version > FORMAT:
+        raise UserError(
+            f"{path} was written by a newer quickstudy ({card.get('quickstudy')}, format {version}): "
+            "upgrade with `pip install -U quickstudy`."
+        )
+    if _digest(tensors, metadata["quickstudy"]) != saved:
+        raise UserError(f"{path} was changed after it was written (its digest differs): use the original file.")
+    if found != kind:
+        make = {"adapted": "quickstudy adapt", "learner": "quickstudy train"}.get(kind, "quickstudy train")
+        raise UserError(f"{path} holds {found!r} and {kind!r} is needed here: give a file that `{make}` wrote.")
+    return tensors, card, saved
+
+
+def learner_facts(learner: MetaLearner, source: Source | None = None) -> dict[str, Any]:
+    """What the card says of a learner and the source it was trained on."""
+    facts: dict[str, Any] = {"learner": describe(learner, "learner")}
+    if source is not None:
+        spec = source.spec
+        facts["tasks"] = describe(source, "tasks")
+        facts["spec"] = {**spec.__dict__, "x_shape": list(spec.x_shape)}
+    return facts
+
+
+def save(
+    learner: MetaLearner, path: str | Path, source: Source | None = None, **facts: Any
+) -> dict[str, Any]:
+    """Save a learner with its card; further facts (seed, log, scores) must be JSON. Returns the card.
+
+    Raises UserError if the file cannot be written; one that was there is then untouched.
+    """
+    return write(path, "learner", dict(learner.state_dict()), {**learner_facts(learner, source), **facts})
+
+
+def restore(card: Mapping[str, Any], tensors: dict[str, Tensor], where: object) -> MetaLearner:
+    """The learner that a card describes, holding these tensors.
+
+    Built without memory first, so that a card cannot ask for more than the file holds.
+    """
+    try:
+        with torch.device("meta"):
+            learner = build(card["learner"], "learner")
+        learner.load_state_dict(tensors, strict=True, assign=True)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+    except (RuntimeError, TypeError, ValueError, KeyError, AttributeError) as error:
+        first = str(error).strip().splitlines()[-1].strip()
+        raise UserError(
+            f"{where}: the card and the weights do not fit each other ({first}): use the original file."
+        ) from None
+    for parameter in learner.parameters():
+        parameter.requires_grad_(True)
+    return learner.eval()
+
+
+def load(path: str | Path) -> Checkpoint:
+    """A learner from its file, in eval mode on the CPU; see `read` for what is refused."""
+    tensors, card, digest = read(path, "learner")
+    return Checkpoint(restore(card, tensors, path), {**card, "digest": digest})
+
+
+def save_adapted(path: str | Path, state: State, **facts: Any) -> dict[str, Any]:
+    """Save one task's state: small, since the learner itself stays in its own file."""
+    return write(path, "adapted", state, facts)
+
+
+def load_adapted(path: str | Path) -> Adapted:
+    """One task's state from its file; see `read` for what is refused."""
+    state, card, _ = read(path, "adapted")
+    return Adapted(state, card)

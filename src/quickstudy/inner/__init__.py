@@ -1,0 +1,1 @@
+"""How one task is learnt, in reusable steps: per-task application, descent, closed forms."""

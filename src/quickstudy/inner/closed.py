@@ -1,0 +1,63 @@
+"""Closed forms: what can be learnt of a task without a loop."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def class_sums(
+    features: Float[Tensor, "task n d"], one_hot: Float[Tensor, "task n way"]
+) -> tuple[Float[Tensor, "task way d"], Float[Tensor, "task way"]]:
+    """The weighted sum of the features of each class, and the weight that went into it.
+
+    Sums, not means, so that more examples can be added to them later.
+    """
+    return one_hot.transpose(1, 2) @ features, one_hot.sum(1)
+
+
+def prototypes(
+    sums: Float[Tensor, "task way d"], counts: Float[Tensor, "task way"]
+) -> Float[Tensor, "task way d"]:
+    """Class means c_k = sum_k / count_k; zero for a class without weight.
+
+    >>> prototypes(torch.tensor([[[2.0], [0.0]]]), torch.tensor([[2.0, 0.0]]))
+    tensor([[[1.],
+             [0.]]])
+    """
+    return sums / torch.where(counts > 0, counts, 1).unsqueeze(-1)
+
+
+def squared_distances(
+    x: Float[Tensor, "task n d"], centres: Float[Tensor, "task way d"]
+) -> Float[Tensor, "task n way"]:
+    """|x - c|^2 = |x|^2 - 2 x.c + |c|^2, as one batched product."""
+    return (
+        x.square().sum(-1, keepdim=True)
+        - 2 * x @ centres.transpose(1, 2)
+        + centres.square().sum(-1).unsqueeze(1)
+    )
+
+
+def weighted_ridge(
+    features: Float[Tensor, "task n d"],
+    targets: Float[Tensor, "task n k"],
+    weight: Float[Tensor, "task n"],
+    penalty: Tensor | float,
+) -> Float[Tensor, "task d k"]:
+    """The minimiser of sum_i w_i |x_i W - y_i|^2 + penalty |W|^2 for every task.
+
+    With X and Y scaled by sqrt(w): W = X' (X X' + penalty I)^-1 Y if there are fewer rows than
+    features (Woodbury), else (X' X + penalty I)^-1 X' Y. Rows of weight 0 change nothing.
+    `penalty` must be positive.
+    """
+    # the derivative of sqrt at 0 is infinite: rows of no weight are cut off before it
+    root = torch.where(weight > 0, torch.where(weight > 0, weight, 1).sqrt(), 0).unsqueeze(-1)
+    x, y = features * root, targets * root
+    n, d = x.shape[-2:]
+    if n < d:
+        gram = x @ x.transpose(1, 2) + penalty * torch.eye(n, dtype=x.dtype, device=x.device)
+        return x.transpose(1, 2) @ torch.linalg.solve(gram, y)
+    gram = x.transpose(1, 2) @ x + penalty * torch.eye(d, dtype=x.dtype, device=x.device)
+    return torch.linalg.solve(gram, x.transpose(1, 2) @ y)

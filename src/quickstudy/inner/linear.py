@@ -1,0 +1,43 @@
+"""Linear classifiers fitted by scikit-learn, task by task, as tensors."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor
+
+from quickstudy.core.objective import LOWEST
+from quickstudy.core.task import State
+
+
+def logistic(features: Tensor, y: Tensor, weight: Tensor, way: int, strength: float) -> State:
+    """scikit-learn's logistic regression on each task's rows: {"weight": (task, way, d), "bias": (task, way)}.
+
+    strength: its C, the inverse of the L2 penalty. Rows of weight 0 are left out; classes without
+    a row get the lowest bias. Not differentiable.
+    """
+    tasks, _, d = features.shape
+    coefficients = torch.zeros(tasks, way, d, dtype=features.dtype)
+    bias = torch.full((tasks, way), LOWEST, dtype=features.dtype)
+    for t in range(tasks):
+        kept = (weight[t] > 0).cpu()
+        labels = y[t].cpu()[kept].numpy()
+        present = torch.from_numpy(np.unique(labels))
+        if len(present) == 1:
+            bias[t, present] = 0.0
+            continue
+        model = LogisticRegression(C=strength, max_iter=1000)
+        rows = features[t].detach().cpu()[kept].numpy()
+        model.fit(rows, labels, sample_weight=weight[t].cpu()[kept].numpy())
+        w, b = torch.from_numpy(model.coef_), torch.from_numpy(model.intercept_)
+        if len(present) == 2:  # one column for the second class against the first
+            w, b = torch.cat([-w, w]) / 2, torch.cat([-b, b]) / 2
+        coefficients[t, present] = w.to(features.dtype)
+        bias[t, present] = b.to(features.dtype)
+    return {"weight": coefficients.to(features.device), "bias": bias.to(features.device)}
+
+
+def linear(state: State, features: Tensor) -> Tensor:
+    """features W' + b for every task: (task, n, way)."""
+    return torch.baddbmm(state["bias"].unsqueeze(1), features, state["weight"].transpose(1, 2))

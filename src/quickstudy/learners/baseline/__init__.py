@@ -1,0 +1,1 @@
+"""Plain baselines, as ordinary learners: what meta-learning has to beat."""

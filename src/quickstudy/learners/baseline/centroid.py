@@ -1,0 +1,40 @@
+"""Nearest centroid on raw inputs."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from quickstudy.core.learner import MetaLearner
+from quickstudy.core.objective import Classification
+from quickstudy.core.task import Examples, Inputs, State
+from quickstudy.inner.closed import class_sums, prototypes, squared_distances
+
+
+class Centroid(MetaLearner):
+    """The nearest class mean of the raw inputs: logit_k(x) = -|x - c_k|^2, x flattened.
+
+    What a learnt space has to beat.
+    """
+
+    kinds = ("classification",)
+    objective: Classification
+    any_way = True
+    trained = False
+    incremental = True
+
+    def __init__(self, objective: Classification):
+        super().__init__()
+        self.objective = objective
+
+    def adapt(self, support: Examples, prior: State | None = None) -> State:
+        assert isinstance(support.x, Tensor)
+        x = support.x.flatten(2)
+        sums, counts = class_sums(x, self.objective.one_hot(support).to(x.dtype))
+        if prior is not None:
+            sums, counts = prior["sums"] + sums, prior["counts"] + counts
+        return {"sums": sums, "counts": counts}
+
+    def predict(self, state: State, x: Inputs, weight: Tensor | None = None) -> Tensor:
+        assert isinstance(x, Tensor)
+        logits = -squared_distances(x.flatten(2), prototypes(state["sums"], state["counts"]))
+        return self.objective.hide_unseen(logits, state["counts"])

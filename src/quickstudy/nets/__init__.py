@@ -1,0 +1,15 @@
+"""Backbones by name."""
+
+from quickstudy.core.catalogue import Catalogue
+from quickstudy.nets.conv4 import Conv4
+from quickstudy.nets.mlp import MLP
+from quickstudy.nets.net import Net, RowNet
+
+NETS: Catalogue[Net] = Catalogue("net", {"conv4": Conv4, "mlp": MLP})
+
+__all__ = ["MLP", "NETS", "Conv4", "Net", "RowNet"]
+
+
+def default_net(x_shape: tuple[int, ...]) -> str:
+    """The name of the backbone that suits rows of this shape: images get conv4, the rest an MLP."""
+    return "conv4" if len(x_shape) == 3 and min(x_shape[1:]) >= 16 else "mlp"

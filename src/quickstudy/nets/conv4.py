@@ -1,0 +1,69 @@
+"""The four-block convolutional network of the few-shot literature."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from quickstudy.core.errors import UserError
+from quickstudy.nets.net import Net
+from quickstudy.nets.norm import ChannelNorm, Norm
+
+
+class Conv4(Net):
+    """Four blocks of 3x3 convolution, norm, ReLU and 2x2 max-pool (Vinyals et al., 1606.04080).
+
+    (task, n, c, h, w) -> (task, n, out), or the flattened features (task, n, channels*h/16*w/16)
+    if `out` is None. `norm` says which statistics normalise: "batch" (of the rows at hand, task by
+    task: transductive), "running" (of training) or "group" (of each row alone).
+
+    Convolutions have no bias (a norm follows), and ReLU comes after the max-pool: the same function
+    on a quarter of the data. The layout is channels_last throughout.
+
+    Raises UserError for images smaller than 16 x 16.
+    """
+
+    def __init__(
+        self, x_shape: tuple[int, ...], out: int | None = None, channels: int = 64, norm: Norm = "batch"
+    ):
+        super().__init__()
+        if len(x_shape) != 3 or min(x_shape[1:]) < 16:
+            raise UserError(
+                f"conv4 needs images of at least 16 x 16 pixels, (channels, height, width), and got rows of "
+                f"shape {tuple(x_shape)}: resize them, or use --net mlp."
+            )
+        self.x_shape = x_shape
+        self.out = out
+        self.channels = channels
+        self.norm = norm
+        inputs = [x_shape[0]] + [channels] * 3
+        self.kernels = nn.ParameterList(nn.Parameter(torch.empty(channels, c, 3, 3)) for c in inputs)
+        for kernel in self.kernels:
+            nn.init.kaiming_normal_(kernel, nonlinearity="relu")
+        self.norms = nn.ModuleList(ChannelNorm(channels, norm) for _ in inputs)
+        self.features = channels * (x_shape[1] // 16) * (x_shape[2] // 16)
+        self.head = nn.Linear(self.features, out) if out else None
+
+    @property
+    def size(self) -> int:
+        return self.out or self.features
+
+    @property
+    def chunk(self) -> int | None:  # type: ignore[override]
+        # one task's activations fit the cache, and memory stays flat in the meta-batch
+        return 1 if not torch.cuda.is_available() else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch_statistics = any(n.uses_batch_statistics for n in self.norms)
+        if batch_statistics and len(x) > 1:
+            return torch.cat([self.forward(x[t : t + 1]) for t in range(len(x))])
+        rows = x.flatten(0, 1)
+        # `contiguous` would leave one-channel images as they are, and every later layer slow
+        h = torch.empty(rows.shape, dtype=rows.dtype, device=rows.device, memory_format=torch.channels_last)
+        h = h.copy_(rows)
+        for kernel, norm in zip(self.kernels, self.norms, strict=True):
+            h = F.conv2d(h, kernel.contiguous(memory_format=torch.channels_last), padding=1)
+            h = torch.relu(F.max_pool2d(norm(h), 2))
+        h = h.flatten(1)
+        return (h if self.head is None else self.head(h)).unflatten(0, x.shape[:2])

@@ -1,0 +1,24 @@
+"""Where tasks come from: one file a source, all of them on this screen."""
+
+from quickstudy.core.catalogue import Catalogue
+from quickstudy.core.source import Source
+from quickstudy.tasks.arrays import Arrays
+from quickstudy.tasks.folder import Folder
+from quickstudy.tasks.functions import Harmonics, Mixture, Sinusoid
+from quickstudy.tasks.gaussian_process import GaussianProcess
+from quickstudy.tasks.glyphs import Glyphs
+from quickstudy.tasks.omniglot import Omniglot
+
+TASKS: Catalogue[Source] = Catalogue(
+    "tasks",
+    {
+        "glyphs": Glyphs,
+        "omniglot": Omniglot,
+        "folder": Folder,
+        "arrays": Arrays,
+        "sinusoid": Sinusoid,
+        "harmonics": Harmonics,
+        "mixture": Mixture,
+        "gaussian_process": GaussianProcess,
+    },
+)

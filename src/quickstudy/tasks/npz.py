@@ -1,0 +1,57 @@
+"""Reading and writing .npz files: nothing pickled is ever loaded, nothing is left half-written."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from quickstudy.core.errors import UserError
+
+
+def read_npz(path: Path, keys: Iterable[str]) -> dict[str, np.ndarray]:
+    """Those arrays of an .npz file that are named in `keys` and are there.
+
+    Raises UserError for a missing, damaged or foreign file, one with none of them, and Python objects.
+    """
+    if not path.exists():
+        raise UserError(f"there is no file {path}: check the path.")
+    try:
+        # Opened here, for numpy leaves a damaged file open.
+        with open(path, "rb") as file:
+            data = np.load(file, allow_pickle=False)
+            if not isinstance(data, np.lib.npyio.NpzFile):
+                raise UserError(f"{path} is a single array: save x and y together with numpy.savez.")
+            with data:
+                found = {key: data[key] for key in keys if key in data.files}
+                held = sorted(data.files)
+    except UserError:
+        raise
+    except Exception as error:  # numpy, zipfile and zlib each have errors of their own
+        raise UserError(
+            f"cannot read {path}: it is no .npz file, is damaged, or holds Python objects."
+        ) from error
+    if not found:
+        names = ", ".join(held) or "nothing"
+        raise UserError(f"{path} holds {names} and none of {', '.join(keys)}: give a file with such arrays.")
+    return found
+
+
+def write_npz(path: Path, **arrays: np.ndarray) -> None:
+    """Write a compressed .npz under a temporary name and move it into place; a full disk loses nothing.
+
+    Raises UserError if it cannot be written.
+    """
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as file:
+            np.savez_compressed(file, allow_pickle=False, **arrays)
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise UserError(
+            f"cannot write {path} ({error.strerror or error}): free some space, or set QUICKSTUDY_CACHE."
+        ) from None

@@ -2,9 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+P = ParamSpec("P")
+
+
+def full_precision(form: Callable[P, Tensor]) -> Callable[P, Tensor]:
+    """Keep a closed form out of autocast: differences of large sums and solves lose all in bfloat16."""
+
+    @wraps(form)
+    def exact(*args: P.args, **kwargs: P.kwargs) -> Tensor:
+        device = next(a.device.type for a in args if isinstance(a, Tensor))
+        half = (torch.bfloat16, torch.float16)
+        ready = [a.float() if isinstance(a, Tensor) and a.dtype in half else a for a in args]
+        with torch.autocast(device, enabled=False):
+            return form(*ready, **kwargs)  # type: ignore[arg-type]
+
+    return exact
+
+
+@full_precision
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    return a @ b
 
 
 def class_sums(
@@ -14,7 +39,7 @@ def class_sums(
 
     Sums, not means, so that more examples can be added to them later.
     """
-    return one_hot.transpose(1, 2) @ features, one_hot.sum(1)
+    return _product(one_hot.transpose(1, 2), features), one_hot.sum(1)
 
 
 def prototypes(
@@ -29,6 +54,7 @@ def prototypes(
     return sums / torch.where(counts > 0, counts, 1).unsqueeze(-1)
 
 
+@full_precision
 def squared_distances(
     x: Float[Tensor, "task n d"], centres: Float[Tensor, "task way d"]
 ) -> Float[Tensor, "task n way"]:
@@ -40,6 +66,7 @@ def squared_distances(
     )
 
 
+@full_precision
 def weighted_ridge(
     features: Float[Tensor, "task n d"],
     targets: Float[Tensor, "task n k"],

@@ -55,7 +55,7 @@ class ProtoMAML(FineTuning):
 
     def start(self, support: Examples) -> State:
         features = apply_shared(self.net, support.x, support.weight)
-        centres = prototypes(*class_sums(features, self.objective.one_hot(support).to(features.dtype)))
+        centres = prototypes(*class_sums(features, self.objective.one_hot(support)))
         head = {"head.weight": 2 * centres, "head.bias": -centres.square().sum(-1)}
         return {**self.shared_start(support), **head}
 

@@ -43,7 +43,7 @@ class ProtoNet(MetaLearner):
 
     def adapt(self, support: Examples, prior: State | None = None) -> State:
         features = apply_shared(self.net, support.x, support.weight)
-        sums, counts = class_sums(features, self.objective.one_hot(support).to(features.dtype))
+        sums, counts = class_sums(features, self.objective.one_hot(support))
         if prior is not None:
             sums, counts = prior["sums"] + sums, prior["counts"] + counts
         return {"sums": sums, "counts": counts}

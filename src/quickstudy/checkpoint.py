@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +21,7 @@ from torch import Tensor
 
 from quickstudy.core.catalogue import build, describe
 from quickstudy.core.errors import UserError
+from quickstudy.core.files import write_whole
 from quickstudy.core.learner import MetaLearner
 from quickstudy.core.source import Source
 from quickstudy.core.task import State
@@ -56,31 +55,6 @@ def _digest(tensors: Mapping[str, Tensor], card: str) -> str:
     return sha.hexdigest()
 
 
-def write_bytes(path: str | Path, content: bytes) -> None:
-    """Put a file in place whole or not at all: a full disk leaves the old file as it was.
-
-    Raises UserError where the file cannot be written.
-    """
-    path = Path(path)
-    temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as f:
-            temporary = f.name
-            f.write(content)
-            f.flush()
-            os.fsync(f.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except OSError as error:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
-        kept = " (the file that was there is untouched)" if path.exists() else ""
-        raise UserError(
-            f"could not write {path}{kept}: {error.strerror or error}; free some space or choose another place."
-        ) from None
-
-
 def write(path: str | Path, kind: str, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> dict[str, Any]:
     """Write tensors with a card of this kind ("learner", "adapted" or "training"); return the card."""
     from quickstudy import __version__
@@ -89,7 +63,7 @@ def write(path: str | Path, kind: str, tensors: Mapping[str, Tensor], facts: Map
     text = json.dumps(card, sort_keys=True)
     ready = {k: t.detach().cpu().contiguous().clone() for k, t in tensors.items()}
     metadata = {"quickstudy": text, "digest": _digest(ready, text)}
-    write_bytes(path, safetensors.torch.save(ready, metadata=metadata))
+    write_whole(path, safetensors.torch.save(ready, metadata=metadata))
     return card
 
 

@@ -17,12 +17,12 @@ from markupsafe import Markup
 from torch import Tensor
 
 from quickstudy.core.errors import UserError
+from quickstudy.core.files import write_whole
 from quickstudy.core.task import Task
 from quickstudy.curves import Curve
 from quickstudy.report import figures
 from quickstudy.report.drawing import style, svg
 from quickstudy.report.pictures import drawable, task_figure
-from quickstudy.report.writing import write_whole
 from quickstudy.scores import Evaluation, in_words
 from quickstudy.tables import caption, heading, rows
 

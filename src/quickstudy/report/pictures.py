@@ -12,10 +12,10 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from quickstudy.core.errors import UserError
+from quickstudy.core.files import write_whole
 from quickstudy.core.objective import GaussianRegression
 from quickstudy.core.task import Task, map_tensors, select
 from quickstudy.report.drawing import COLOURS, INK, RIGHT, WRONG, axes, figure, png, style
-from quickstudy.report.writing import write_whole
 
 MOST_CLASSES, MOST_SUPPORT, MOST_QUERY = 10, 5, 5
 

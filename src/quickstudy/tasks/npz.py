@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
 from quickstudy.core.errors import UserError
+from quickstudy.core.files import write_whole
 
 
 def read_npz(path: Path, keys: Iterable[str]) -> dict[str, np.ndarray]:
@@ -40,18 +40,8 @@ def read_npz(path: Path, keys: Iterable[str]) -> dict[str, np.ndarray]:
 
 
 def write_npz(path: Path, **arrays: np.ndarray) -> None:
-    """Write a compressed .npz under a temporary name and move it into place; a full disk loses nothing.
+    """Write a compressed .npz, whole or not at all.
 
     Raises UserError if it cannot be written.
     """
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
-            np.savez_compressed(file, allow_pickle=False, **arrays)
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise UserError(
-            f"cannot write {path} ({error.strerror or error}): free some space, or set QUICKSTUDY_CACHE."
-        ) from None
+    write_whole(path, lambda file: np.savez_compressed(file, allow_pickle=False, **arrays))

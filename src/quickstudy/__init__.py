@@ -1,8 +1,7 @@
 """quickstudy learns to learn: source -> tasks -> learner.adapt(support) -> state -> predict -> score."""
 
-__version__ = "0.1.0"
-
 from quickstudy import learners, nets, tasks
+from quickstudy.adaptation import AdaptedTask, adapt, load_task
 from quickstudy.checkpoint import load, save
 from quickstudy.core import Classification, GaussianRegression, Objective, Regression
 from quickstudy.core.catalogue import catalogue
@@ -13,8 +12,10 @@ from quickstudy.core.task import Examples, State, Task, examples, select
 from quickstudy.evaluate import compare, evaluate
 from quickstudy.learners import make
 from quickstudy.train import train
+from quickstudy.version import VERSION as __version__
 
 __all__ = [
+    "AdaptedTask",
     "Classification",
     "Examples",
     "GaussianRegression",
@@ -26,6 +27,8 @@ __all__ = [
     "State",
     "Task",
     "UserError",
+    "__version__",
+    "adapt",
     "catalogue",
     "compare",
     "evaluate",
@@ -33,6 +36,7 @@ __all__ = [
     "generator",
     "learners",
     "load",
+    "load_task",
     "make",
     "nets",
     "save",

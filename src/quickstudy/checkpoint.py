@@ -25,6 +25,7 @@ from quickstudy.core.files import write_whole
 from quickstudy.core.learner import MetaLearner
 from quickstudy.core.source import Source
 from quickstudy.core.task import State
+from quickstudy.version import VERSION
 
 FORMAT = 1
 """Raised when a file written now could not be read by the code of before."""
@@ -32,7 +33,7 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A learner as it was saved, with its card."""
+    """A learner as it was saved, with its card (and in it the digest and the path of the file)."""
 
     learner: MetaLearner
     card: dict[str, Any]
@@ -57,9 +58,7 @@ def _digest(tensors: Mapping[str, Tensor], card: str) -> str:
 
 def write(path: str | Path, kind: str, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> dict[str, Any]:
     """Write tensors with a card of this kind ("learner", "adapted" or "training"); return the card."""
-    from quickstudy import __version__
-
-    card = {"format": FORMAT, "kind": kind, "quickstudy": __version__, **facts}
+    card = {"format": FORMAT, "kind": kind, "quickstudy": VERSION, **facts}
     text = json.dumps(card, sort_keys=True)
     ready = {k: t.detach().cpu().contiguous().clone() for k, t in tensors.items()}
     metadata = {"quickstudy": text, "digest": _digest(ready, text)}
@@ -88,7 +87,7 @@ def read(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]
     try:
         card = json.loads(metadata["quickstudy"])
         version, found, saved = int(card["format"]), str(card["kind"]), metadata["digest"]
-    except (KeyError, ValueError, TypeError):
+    except (KeyError, ValueError, TypeError, OverflowError, RecursionError):
         raise UserError(
             f"{path} is a safetensors file, but not one of quickstudy's: give a file that `quickstudy` wrote."
         ) from None
@@ -136,7 +135,7 @@ def restore(card: Mapping[str, Any], tensors: dict[str, Tensor], where: object) 
         learner.load_state_dict(tensors, strict=True, assign=True)
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
-    except (RuntimeError, TypeError, ValueError, KeyError, AttributeError) as error:
+    except (RuntimeError, TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
         first = str(error).strip().splitlines()[-1].strip()
         raise UserError(
             f"{where}: the card and the weights do not fit each other ({first}): use the original file."
@@ -149,7 +148,7 @@ def restore(card: Mapping[str, Any], tensors: dict[str, Tensor], where: object) 
 def load(path: str | Path) -> Checkpoint:
     """A learner from its file, in eval mode on the CPU; see `read` for what is refused."""
     tensors, card, digest = read(path, "learner")
-    return Checkpoint(restore(card, tensors, path), {**card, "digest": digest})
+    return Checkpoint(restore(card, tensors, path), {**card, "digest": digest, "path": str(path)})
 
 
 def save_adapted(path: str | Path, state: State, **facts: Any) -> dict[str, Any]:

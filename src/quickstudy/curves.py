@@ -96,8 +96,8 @@ def adaptation_curve(
     with evaluating(learner, seed):
         for part in (part for block in draw(source, split, tasks, seed) for part in cut(block, batch, device)):
             for step, state in enumerate(learner.path(part.support, steps)):
-                measured = learner.objective.measure(learner.predict(state, part.query.x, part.query.weight), part.query)
-                values[step] += measured[measure].double().tolist()
+                prediction = learner.predict(state, part.query.x, part.query.weight)
+                values[step] += learner.objective.measure(prediction, part.query)[measure].double().tolist()
     means = [sum(v) / len(v) for v in values]
     return Curve(
         label, "step", measure, sign, tasks, list(range(steps + 1)), means, [interval(v) for v in values]

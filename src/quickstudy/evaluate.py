@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -34,14 +34,16 @@ def evaluate(
     seed: int = 0,
     batch: int | None = None,
     name: str | None = None,
+    watch: Callable[[int], object] | None = None,
 ) -> Evaluation:
     """Adapt to each of `tasks` seeded tasks and measure the predictions for its query.
 
     The tasks depend on source, split, tasks and seed only. `batch` is how many are adapted at once, at
-    most 20: less saves memory and changes nothing else. The learner is in evaluation mode meanwhile; it
-    and the global random state are left as they were.
+    most 20: less saves memory and changes nothing else. `watch` is called with the number of tasks done.
+    The learner is in evaluation mode meanwhile; it and the global random state are left as they were.
 
-    Raises UserError for a learner of another kind or for fewer classes, and for counts below 1.
+    Raises UserError for a learner of another kind, of rows of another shape or for fewer classes, and for
+    counts below 1.
     """
     learner = ready(learner, source)
     objective, device = learner.objective, device_of(learner)
@@ -52,7 +54,7 @@ def evaluate(
         for block in draw(source, split, tasks, seed):
             _digest(block, digest)
             facts.see(block.support)
-            for part in cut(block, batch, device):
+            for part in cut(block, batch, device, dtype_of(learner)):
                 begin = _clock(device)
                 state = learner.adapt(part.support)
                 seconds.append((_clock(device) - begin) / part.support.tasks)
@@ -62,6 +64,8 @@ def evaluate(
                     values[measure] += value.double().tolist()
                 if objective.kind == "classification":
                     sums += bin_sums(prediction, part.query)
+                if watch is not None:
+                    watch(len(values[next(iter(values))]))
     return Evaluation(
         learner=name or name_of(learner, "learner"),
         source=name_of(source, "tasks"),
@@ -93,8 +97,10 @@ def draw(source: Source, split: Split, tasks: int, seed: int) -> Iterator[Task]:
         yield source.sample(split, min(BLOCK, tasks - start), rng)
 
 
-def cut(block: Task, batch: int | None, device: torch.device) -> Iterator[Task]:
-    """The tasks of a block, `batch` at a time, on the device.
+def cut(
+    block: Task, batch: int | None, device: torch.device, dtype: torch.dtype | None = None
+) -> Iterator[Task]:
+    """The tasks of a block, `batch` at a time, on the device, their real numbers of `dtype` if given.
 
     Raises UserError for a batch below 1.
     """
@@ -102,19 +108,26 @@ def cut(block: Task, batch: int | None, device: torch.device) -> Iterator[Task]:
         raise UserError(f"batch is {batch}: adapt at least 1 task at once.")
     size = batch or block.support.tasks
     for start in range(0, block.support.tasks, size):
-        yield map_tensors(select(block, slice(start, start + size)), lambda t: t.to(device))
+        part = select(block, slice(start, start + size))
+        yield map_tensors(part, lambda t: t.to(device, dtype if t.is_floating_point() else t.dtype))
 
 
 def ready(learner: MetaLearner, source: Source) -> MetaLearner:
     """The learner for the number of classes of a source.
 
-    Raises UserError if the two are of different kinds, or the learner was built for fewer classes.
+    Raises UserError if the two are of different kinds or shapes, or the learner was built for fewer classes.
     """
     spec = source.spec
+    shape = getattr(getattr(learner, "net", learner), "x_shape", spec.x_shape)
     if learner.objective.kind != spec.kind:
         raise UserError(
             f"{name_of(learner, 'learner')} does {learner.objective.kind} and {name_of(source, 'tasks')} "
             f"holds {spec.kind} tasks: choose a learner and tasks of one kind."
+        )
+    if tuple(shape) != tuple(spec.x_shape):
+        raise UserError(
+            f"{name_of(learner, 'learner')} was built for rows of shape {tuple(shape)} and those of "
+            f"{name_of(source, 'tasks')} are {tuple(spec.x_shape)}: choose tasks of that shape, or train another one."
         )
     return learner.for_way(spec.way) if spec.kind == "classification" else learner
 
@@ -150,6 +163,11 @@ def device_of(learner: nn.Module) -> torch.device:
     for tensor in (*learner.parameters(), *learner.buffers()):
         return tensor.device
     return torch.device("cpu")
+
+
+def dtype_of(learner: nn.Module) -> torch.dtype | None:
+    """The type of a learner's weights; None if it has none."""
+    return next((p.dtype for p in learner.parameters() if p.is_floating_point()), None)
 
 
 def _clock(device: torch.device) -> float:

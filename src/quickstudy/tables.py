@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from quickstudy.core.errors import UserError
+from quickstudy.curves import Curve
 from quickstudy.scores import PERCENT, Evaluation, compare, in_words
 
 
@@ -89,6 +90,17 @@ def evaluation_table(evaluations: Sequence[Evaluation], title: str | None = None
     for row in rows(evaluations):
         difference = Text(f"{row.difference} {row.verdict}".strip(), style=colours.get(row.verdict, ""))
         table.add_row(Text(row.learner), row.score, difference, row.ece, row.adapt, row.state)
+    return table
+
+
+def curve_table(curve: Curve) -> Table:
+    """A table for the terminal: the measure at each point of a curve."""
+    title = f"{curve.learner}: {heading(curve.measure)} over {curve.tasks} tasks"
+    table = Table(title=title, title_justify="left", caption="\n".join(curve.notes) or None, caption_justify="left")
+    table.add_column({"shot": "shots", "step": "inner steps"}[curve.axis], justify="right")
+    table.add_column(Text(heading(curve.measure)), justify="right")
+    for at, mean, half in zip(curve.at, curve.means, curve.intervals, strict=True):
+        table.add_row(str(at), in_words(curve.measure, mean, half))
     return table
 
 

@@ -52,8 +52,8 @@ class MetaLearner(nn.Module, ABC):
     @property
     def chunk(self) -> int | None:
         """How many tasks one graph should hold when training; None for no limit."""
-        limits = [m.chunk for m in self.children() if isinstance(getattr(m, "chunk", None), int)]
-        return min(limits, default=None)
+        limits = [getattr(m, "chunk", None) for m in self.children()]
+        return min((limit for limit in limits if isinstance(limit, int)), default=None)
 
     @abstractmethod
     def adapt(self, support: Examples, prior: State | None = None) -> State:

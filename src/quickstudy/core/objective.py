@@ -17,7 +17,7 @@ from torch import Tensor
 from quickstudy.core.task import Examples
 
 LOWEST = -1e4
-"""The logit of a class that the support does not show: its probability is exactly 0 in float32."""
+"""The logit of a class that the support does not show, or less: its probability is exactly 0 in float32."""
 
 
 def row_mean(values: Float[Tensor, "task n"], weight: Float[Tensor, "task n"]) -> Float[Tensor, " task"]:
@@ -88,7 +88,9 @@ class Classification(Objective):
         self, logits: Float[Tensor, "task n way"], seen: Float[Tensor, "task way"]
     ) -> Float[Tensor, "task n way"]:
         """Give classes that the support does not show the lowest logit."""
-        return logits.masked_fill(seen.unsqueeze(1) == 0, LOWEST)
+        # logits of raw inputs can be far below any constant: go below those too
+        lowest = (2 * logits.detach().amin(-1, keepdim=True)).clamp_max(LOWEST)
+        return torch.where(seen.unsqueeze(1) == 0, lowest, logits)
 
     def row_loss(self, prediction: Float[Tensor, "task n way"], y: Int[Tensor, "task n"]) -> Float[Tensor, "task n"]:
         return -self._log_probability(prediction, y)

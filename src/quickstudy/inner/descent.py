@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
 from quickstudy.core.task import Examples, State
@@ -23,7 +26,9 @@ def step(loss: Loss, weights: State, support: Examples, lr: Tensor | float, keep
     gradient: no vmap is needed. With `keep_graph` the result can be differentiated twice.
     """
     names, values = list(weights), list(weights.values())
-    with torch.enable_grad():
+    # fused attention has no second derivative (pytorch #116350)
+    plain_attention = sdpa_kernel(SDPBackend.MATH) if keep_graph else nullcontext()
+    with torch.enable_grad(), plain_attention:
         grads = torch.autograd.grad(loss(weights, support).sum(), values, create_graph=keep_graph, allow_unused=True)
     return {n: w if g is None else w - lr * g for n, w, g in zip(names, values, grads, strict=True)}
 
@@ -42,9 +47,7 @@ def descend(
     memory: "store" keeps every step's graph; "checkpoint" keeps the weights only and computes each
     step again on the way back: exact, with the memory of one step.
     """
-    for weights in descent_path(loss, weights, support, steps, lr, first_order, memory):
-        pass
-    return weights
+    return last(descent_path(loss, weights, support, steps, lr, first_order, memory))
 
 
 def descent_path(
@@ -77,6 +80,12 @@ def descent_path(
         else:
             weights = step(loss, weights, support, lr, keep_graph=not first_order)
         yield weights
+
+
+def last(path: Iterator[State]) -> State:
+    """The last state of a path; those on the way are let go of at once."""
+    (state,) = deque(path, maxlen=1)
+    return state
 
 
 def _checkpointed(loss: Loss, weights: State, support: Examples, lr: Tensor | float) -> State:

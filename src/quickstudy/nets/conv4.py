@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -18,6 +20,10 @@ class Conv4(Net):
     if `out` is None. `norm` says which statistics normalise: "batch" (of the rows at hand, task by
     task: transductive), "running" (of training) or "group" (of each row alone).
 
+    pool: "max", or "stride" for convolutions of stride 2 in place of the max-pool and the mean over the
+    last map as features (task, n, channels): what MAML used on Omniglot (1703.03400, section 5.2), with
+    a quarter of the arithmetic.
+
     Convolutions have no bias (a norm follows), and ReLU comes after the max-pool: the same function
     on a quarter of the data. The layout is channels_last throughout.
 
@@ -25,7 +31,12 @@ class Conv4(Net):
     """
 
     def __init__(
-        self, x_shape: tuple[int, ...], out: int | None = None, channels: int = 64, norm: Norm = "batch"
+        self,
+        x_shape: tuple[int, ...],
+        out: int | None = None,
+        channels: int = 64,
+        norm: Norm = "batch",
+        pool: Literal["max", "stride"] = "max",
     ):
         super().__init__()
         if len(x_shape) != 3 or min(x_shape[1:]) < 16:
@@ -37,12 +48,13 @@ class Conv4(Net):
         self.out = out
         self.channels = channels
         self.norm = norm
+        self.pool = pool
         inputs = [x_shape[0]] + [channels] * 3
         self.kernels = nn.ParameterList(nn.Parameter(torch.empty(channels, c, 3, 3)) for c in inputs)
         for kernel in self.kernels:
             nn.init.kaiming_normal_(kernel, nonlinearity="relu")
         self.norms = nn.ModuleList(ChannelNorm(channels, norm) for _ in inputs)
-        self.features = channels * (x_shape[1] // 16) * (x_shape[2] // 16)
+        self.features = channels * ((x_shape[1] // 16) * (x_shape[2] // 16) if pool == "max" else 1)
         self.head = nn.Linear(self.features, out) if out else None
 
     @property
@@ -63,7 +75,10 @@ class Conv4(Net):
         h = torch.empty(rows.shape, dtype=rows.dtype, device=rows.device, memory_format=torch.channels_last)
         h = h.copy_(rows)
         for kernel, norm in zip(self.kernels, self.norms, strict=True):
-            h = F.conv2d(h, kernel.contiguous(memory_format=torch.channels_last), padding=1)
-            h = torch.relu(F.max_pool2d(norm(h), 2))
-        h = h.flatten(1)
+            kernel = kernel.contiguous(memory_format=torch.channels_last)
+            if self.pool == "max":
+                h = torch.relu(F.max_pool2d(norm(F.conv2d(h, kernel, padding=1)), 2))
+            else:
+                h = torch.relu(norm(F.conv2d(h, kernel, stride=2, padding=1)))
+        h = h.flatten(1) if self.pool == "max" else h.mean((2, 3))
         return (h if self.head is None else self.head(h)).unflatten(0, x.shape[:2])

@@ -187,6 +187,31 @@ def read_labelled(
     return 1 - x if invert else x, labels, [f"row {i}" for i in range(len(x))]
 
 
+def read_values(path: str | os.PathLike[str], x_shape: tuple[int, ...]) -> tuple[Tensor, Tensor | None]:
+    """Rows of a regression task from an .npz file: x (n, *x_shape), and y (n, targets) or None, as float32.
+
+    Raises UserError if the file is missing or damaged, the rows have another shape, or a value is not finite.
+    """
+    path = Path(path)
+    found = read_npz(path, X_KEYS + Y_KEYS)
+    given = next((found[k] for k in X_KEYS if k in found), None)
+    if given is None or given.dtype.kind not in "fiub":
+        raise UserError(f"{path} holds {', '.join(found)} and no numbers named x: name the array of inputs x.")
+    x = torch.from_numpy(np.asarray(given, np.float32))
+    x = x.unsqueeze(1) if x.dim() == 1 else x
+    if tuple(x.shape[1:]) != x_shape or not len(x):
+        raise UserError(f"{path} holds x of shape {tuple(x.shape)} and the learner takes rows of shape {x_shape}.")
+    check_finite(x, f"{path}, x")
+    y = next((found[k] for k in Y_KEYS if k in found), None)
+    if y is None:
+        return x, None
+    if y.dtype.kind not in "fiub" or len(y) != len(x):
+        raise UserError(f"{path}: y has shape {y.shape} and type {y.dtype}: give a number for each of {len(x)} rows.")
+    values = torch.from_numpy(np.asarray(y, np.float32)).reshape(len(x), -1)
+    check_finite(values, f"{path}, y")
+    return x, values
+
+
 def _numbers(x: Any, where: str) -> Tensor:
     """An array as uint8 or float32, on the CPU."""
     x = x.detach().cpu() if isinstance(x, Tensor) else np.asarray(x)

@@ -12,7 +12,7 @@ from quickstudy.core.learner import MetaLearner
 from quickstudy.core.objective import Classification, Objective
 from quickstudy.core.task import Examples, Inputs, State
 from quickstudy.inner.apply import apply_per_task, task_weights
-from quickstudy.inner.descent import Memory, descent_path
+from quickstudy.inner.descent import Memory, descent_path, last
 from quickstudy.nets import Net
 
 
@@ -54,14 +54,12 @@ class FineTuning(MetaLearner):
             prediction = self.output(weights, support.x, support.weight)
             return self.objective.loss(self._hide(prediction, extra), support)
 
-        for weights in descent_path(
-            loss, weights, support, steps, self.inner_lr, self.first_order, self.memory
-        ):
-            yield {**weights, **extra}
+        options = (steps, self.inner_lr, self.first_order, self.memory)
+        for moved in descent_path(loss, weights, support, *options):
+            yield {**moved, **extra}
 
     def adapt(self, support: Examples, prior: State | None = None) -> State:
-        *_, state = self.path(support, self.steps, prior)
-        return state
+        return last(self.path(support, self.steps, prior))
 
     def predict(self, state: State, x: Inputs, weight: Tensor | None = None) -> Tensor:
         weights = {k: v for k, v in state.items() if k != "seen"}

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from quickstudy.core.objective import Objective
 from quickstudy.core.task import Examples, State, Task, join_rows
+from quickstudy.inner.descent import last
 from quickstudy.learners.gradient.fine_tuning import FineTuning
 from quickstudy.nets import Net
 
@@ -52,7 +53,7 @@ class Reptile(FineTuning):
         """The query loss of each task, (task,), carrying the gradient theta - phi."""
         rows = join_rows(tasks.support, tasks.query)
         with torch.no_grad():
-            *_, state = self.path(rows, self.inner_steps)
+            state = last(self.path(rows, self.inner_steps))
             value = self.objective.loss(self.predict(state, tasks.query.x, tasks.query.weight), tasks.query)
         pull = torch.zeros_like(value)
         for name, theta in self.start(tasks.support).items():

@@ -1,0 +1,138 @@
+"""One new task, from labelled examples to predictions: what a user does with a trained learner."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from quickstudy import checkpoint as files
+from quickstudy.checkpoint import Checkpoint
+from quickstudy.core.errors import UserError
+from quickstudy.core.learner import MetaLearner
+from quickstudy.core.objective import Classification, GaussianRegression
+from quickstudy.core.task import State, examples
+
+ROWS = 512
+"""Rows predicted at once, where rows do not look at each other."""
+
+
+@dataclass(frozen=True)
+class AdaptedTask:
+    """A learner together with what it learnt of one task.
+
+    classes: the names of the classes, in the order of the columns of `probabilities`; empty for
+    regression. card: where it came from, as JSON holds it.
+    """
+
+    learner: MetaLearner
+    state: State
+    classes: list[str]
+    card: dict[str, Any]
+
+    def predict(self, x: Tensor) -> Tensor:
+        """The learner's raw predictions (n, size) for rows x (n, *x_shape)."""
+        parts = [x] if self.learner.transductive else x.split(ROWS)
+        with torch.no_grad():
+            return torch.cat([self.learner.predict(self.state, part.unsqueeze(0))[0] for part in parts])
+
+    def probabilities(self, x: Tensor) -> Tensor:
+        """The probability of every class, (n, class), for rows x (n, *x_shape).
+
+        Raises UserError for a regression task.
+        """
+        if not isinstance(self.learner.objective, Classification):
+            raise UserError("a regression task has no classes: ask for `values`.")
+        return self.predict(x).softmax(-1)[:, : len(self.classes)]
+
+    def labels(self, x: Tensor) -> list[str]:
+        """The most probable class of every row."""
+        return [self.classes[i] for i in self.probabilities(x).argmax(-1).tolist()]
+
+    def values(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The predicted values and their standard deviations (None where the learner gives none), both (n, y_size).
+
+        Raises UserError for a classification task.
+        """
+        objective = self.learner.objective
+        if isinstance(objective, Classification):
+            raise UserError("a classification task has no values: ask for `labels` or `probabilities`.")
+        out = self.predict(x).unsqueeze(0)
+        if isinstance(objective, GaussianRegression):
+            mean, deviation = objective.mean_and_deviation(out)
+            return mean[0], deviation[0]
+        return out[0], None
+
+    def save(self, path: str | Path) -> None:
+        """Save the state alone: small, since the learner stays in its own checkpoint.
+
+        Raises UserError if the file cannot be written.
+        """
+        files.save_adapted(path, self.state, **self.card)
+
+
+def adapt(trained: Checkpoint, x: Tensor, y: Sequence[str] | Tensor, where: str = "the support") -> AdaptedTask:
+    """Adapt a trained learner to one task, from labelled rows x (n, *x_shape).
+
+    y: a class name for every row, or for regression the values (n, y_size).
+    Raises UserError if rows and labels do not fit the learner.
+
+    >>> import quickstudy as qs
+    >>> learner = qs.make("protonet", qs.Spec("classification", (4,), way=5))
+    >>> task = adapt(Checkpoint(learner, {}), torch.eye(4), ["cat", "dog", "cat", "dog"])
+    >>> task.classes, task.probabilities(torch.eye(4)).shape
+    (['cat', 'dog'], torch.Size([4, 2]))
+    """
+    learner = trained.learner.eval()
+    if len(x) != len(y) or not len(x):
+        raise UserError(f"{where} has {len(x)} rows and {len(y)} labels: give a label for each of at least one row.")
+    classes: list[str] = []
+    if isinstance(learner.objective, Classification):
+        if isinstance(y, Tensor):
+            y = [str(v) for v in y.tolist()]
+        classes = sorted(set(y))
+        if len(classes) < 2:
+            raise UserError(f"{where} shows one class, {classes[0]!r}, and nothing to tell it from: give two or more.")
+        learner = learner.for_way(len(classes))
+        target = torch.tensor([classes.index(label) for label in y])
+    else:
+        size = learner.objective.y_size  # type: ignore[attr-defined]
+        if not isinstance(y, Tensor) or y.shape != (len(x), size):
+            raise UserError(f"{where}: the learner predicts {size} number(s) a row: give y with that many columns.")
+        target = y.to(x.dtype)
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        state = learner.adapt(examples(x.unsqueeze(0), target.unsqueeze(0)))
+    counts = {name: list(y).count(name) for name in classes}
+    origin = {k: trained.card.get(k) for k in ("digest", "path", "learner", "spec")}
+    card = {"checkpoint": origin, "classes": classes, "counts": counts, "rows": len(x)}
+    return AdaptedTask(learner, state, classes, card)
+
+
+def load_task(path: str | Path, trained: str | Path | None = None) -> AdaptedTask:
+    """An adapted task from its file, with its learner.
+
+    trained: the learner's checkpoint, if it is no longer where it was when the task was adapted to.
+    Raises UserError if either file is missing or damaged, or they do not belong together.
+    """
+    found = files.load_adapted(path)
+    origin = found.card.get("checkpoint") or {}
+    at = trained or origin.get("path")
+    if at is None:
+        raise UserError(f"{path} does not say where its learner is: give it with --checkpoint.")
+    if trained is None and not Path(at).is_file():
+        beside = Path(path).parent / Path(at).name
+        if not beside.is_file():
+            raise UserError(f"the learner that {path} needs is not at {at} any more: give it with --checkpoint.")
+        at = beside
+    learnt = files.load(at)
+    if learnt.card["digest"] != origin.get("digest"):
+        raise UserError(f"{path} was adapted with another learner than {os.fspath(at)}: give the one it was made with.")
+    classes = [str(name) for name in found.card.get("classes", [])]
+    learner = learnt.learner.for_way(len(classes)) if classes else learnt.learner
+    return AdaptedTask(learner, found.state, classes, found.card)

@@ -1,0 +1,163 @@
+"""`quickstudy adapt` and `quickstudy predict`: one new task, from files to a small file to predictions."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+import numpy as np
+import torch
+from jsonargparse import ArgumentParser, Namespace
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from quickstudy import checkpoint
+from quickstudy.adaptation import AdaptedTask, adapt, load_task
+from quickstudy.cli.arguments import Command
+from quickstudy.core.errors import UserError, nearest
+from quickstudy.core.files import write_whole
+from quickstudy.tasks.arrays import read_labelled, read_values
+from quickstudy.tasks.images import SUFFIXES
+
+SHOWN = 20
+"""Rows shown on the terminal; the file holds all of them."""
+
+
+def _shape(card: dict, where: str) -> tuple[int, ...]:
+    """The shape of a row that a learner takes."""
+    spec = card.get("spec") or {}
+    if "x_shape" not in spec:
+        raise UserError(f"{where} does not say what its inputs look like: save it together with its source.")
+    return tuple(spec["x_shape"])
+
+
+def _add_adapt(parser: ArgumentParser) -> None:
+    parser.add_argument("checkpoint", type=str, help="the file that `quickstudy train` wrote")
+    parser.add_argument("support", type=str, help="a folder of class folders, or an .npz with x and y")
+    parser.add_argument("--out", type=str, default="adapted.safetensors", help="where to write the adapted task")
+    parser.add_argument("--invert", action="store_true", help="the images show dark ink on white")
+
+
+def run_adapt(options: Namespace) -> int:
+    trained = checkpoint.load(options.checkpoint)
+    x_shape = _shape(trained.card, options.checkpoint)
+    if trained.learner.objective.kind == "regression":
+        x, values = read_values(options.support, x_shape)
+        if values is None:
+            raise UserError(f"{options.support} holds no y: the values are what the learner adapts to.")
+        task = adapt(trained, x, values, options.support)
+    else:
+        x, labels, _ = read_labelled(options.support, x_shape, options.invert)
+        if labels is None:
+            raise UserError(f"{options.support} has no labels: put the examples of each class in a folder of its own.")
+        task = adapt(trained, x, labels, options.support)
+    task.save(options.out)
+    size = Path(options.out).stat().st_size
+    what = f"{len(x)} rows"
+    if task.classes:
+        counts = ", ".join(f"{name} ({n})" for name, n in task.card["counts"].items())
+        what = f"{len(x)} examples of {len(task.classes)} classes: {counts}"
+    print(f"adapted to {what}\nsaved {options.out} ({size / 1000:.1f} kB)")
+    print(f"next: quickstudy predict {options.out} FILES")
+    return 0
+
+
+def _add_predict(parser: ArgumentParser) -> None:
+    parser.add_argument("task", type=str, help="the file that `quickstudy adapt` wrote")
+    parser.add_argument("inputs", type=str, nargs="+", help="images, folders of images, or .npz files with x")
+    parser.add_argument("--checkpoint", type=str | None, default=None, help="the learner, if it was moved")
+    parser.add_argument("--out", type=str | None, default=None, help="write all predictions to this CSV file")
+    parser.add_argument("--invert", action="store_true", help="the images show dark ink on white")
+
+
+def run_predict(options: Namespace) -> int:
+    task = load_task(options.task, options.checkpoint)
+    x_shape = _shape(task.card["checkpoint"], options.task)
+    header, rows, said = _classes(task, options, x_shape) if task.classes else _values(task, options, x_shape)
+    if options.out:
+        text = io.StringIO()
+        csv.writer(text).writerows([header, *rows])
+        write_whole(options.out, text.getvalue().encode())
+    Console().print(_table(header, rows))
+    if len(rows) > SHOWN:
+        more = f"; all are in {options.out}" if options.out else ": give --out FILE.csv for all"
+        print(f"{SHOWN} of {len(rows)} rows shown{more}")
+    if said:
+        print(said)
+    return 0
+
+
+def _classes(task: AdaptedTask, options: Namespace, x_shape: tuple[int, ...]) -> tuple[list[str], list[list], str]:
+    """The header, a row for every input, and how many were right if the inputs bear labels."""
+    parts: list[Tensor] = []
+    names: list[str] = []
+    given: list[str | None] = []
+    for path in options.inputs:
+        x, labels, named = read_labelled(path, x_shape, options.invert)
+        for label in dict.fromkeys(labels or []):
+            if label not in task.classes:
+                raise UserError(
+                    f"{path} holds the label {label!r}, which the support of {options.task} did not show: "
+                    f"{nearest(label, task.classes)}"
+                )
+        prefix = f"{path}/" if Path(path).is_dir() else f"{path}: " if Path(path).suffix.lower() not in SUFFIXES else ""
+        parts.append(x)
+        names += [f"{prefix}{name}" if prefix else path for name in named]
+        given += labels or [None] * len(x)
+    probabilities = task.probabilities(torch.cat(parts))
+    best = probabilities.argmax(-1).tolist()
+    rows = [
+        [name, task.classes[k], *(f"{p:.4f}" for p in row)]
+        for name, k, row in zip(names, best, probabilities.tolist(), strict=True)
+    ]
+    known = [(task.classes[k], label) for k, label in zip(best, given, strict=True) if label is not None]
+    right = sum(a == b for a, b in known)
+    said = f"{right} of the {len(known)} labelled rows are right ({100 * right / len(known):.1f} %)" if known else ""
+    return ["input", "label", *(f"p({name})" for name in task.classes)], rows, said
+
+
+def _values(task: AdaptedTask, options: Namespace, x_shape: tuple[int, ...]) -> tuple[list[str], list[list], str]:
+    parts = [read_values(path, x_shape) for path in options.inputs]
+    x = torch.cat([part[0] for part in parts])
+    mean, deviation = task.values(x)
+    counts = zip(options.inputs, (len(rows) for rows, _ in parts), strict=True)
+    names = [f"{path}: row {i}" for path, count in counts for i in range(count)]
+    header = ["input", *_columns("value", mean)] + (_columns("deviation", mean) if deviation is not None else [])
+    both = mean if deviation is None else torch.cat([mean, deviation], -1)
+    rows = [[name, *(f"{v:.6g}" for v in row)] for name, row in zip(names, both.tolist(), strict=True)]
+    known = [(m, y) for m, (_, y) in zip(mean.split([len(p[0]) for p in parts]), parts, strict=True) if y is not None]
+    if not known:
+        return header, rows, ""
+    error = np.mean([float((m - y).square().mean()) for m, y in known])
+    return header, rows, f"mean squared error on the rows that bear values: {error:.4g}"
+
+
+def _columns(name: str, values: Tensor) -> list[str]:
+    return [name] if values.shape[1] == 1 else [f"{name} {j}" for j in range(values.shape[1])]
+
+
+def _table(header: list[str], rows: list[list]) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for i, name in enumerate(header):
+        table.add_column(name, justify="left" if i < 2 else "right", overflow="fold")
+    for row in rows[:SHOWN]:
+        table.add_row(*map(str, row))
+    return table
+
+
+ADAPT = Command(
+    "adapt",
+    "Adapt a trained learner to a new task, from a handful of labelled examples.",
+    "quickstudy adapt runs/glyphs/best.safetensors my_letters/ --invert --out letters.safetensors",
+    _add_adapt,
+    run_adapt,
+)
+PREDICT = Command(
+    "predict",
+    "Label new files with an adapted task, with probabilities.",
+    "quickstudy predict letters.safetensors new/*.png --invert --out labels.csv",
+    _add_predict,
+    run_predict,
+)

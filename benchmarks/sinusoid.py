@@ -11,12 +11,12 @@ import argparse
 from pathlib import Path
 
 import torch
+from results import machine, write
 
 import quickstudy as qs
 from quickstudy.allocator import keep_memory
 from quickstudy.curves import adaptation_curve
 from quickstudy.scores import in_words
-from results import machine, write
 
 PUBLISHED = "0.85 ± 0.14 (MAML, 10-shot, 70,000 outer steps; Meta-SGD's table, arXiv 1707.09835)"
 

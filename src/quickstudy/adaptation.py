@@ -17,6 +17,7 @@ from quickstudy.core.errors import UserError
 from quickstudy.core.learner import MetaLearner
 from quickstudy.core.objective import Classification, GaussianRegression
 from quickstudy.core.task import State, examples
+from quickstudy.evaluate import dtype_of, evaluating
 
 ROWS = 512
 """Rows predicted at once, where rows do not look at each other."""
@@ -37,8 +38,9 @@ class AdaptedTask:
 
     def predict(self, x: Tensor) -> Tensor:
         """The learner's raw predictions (n, size) for rows x (n, *x_shape)."""
+        x = x.to(dtype_of(self.learner) or x.dtype)
         parts = [x] if self.learner.transductive else x.split(ROWS)
-        with torch.no_grad():
+        with evaluating(self.learner, seed=0):
             return torch.cat([self.learner.predict(self.state, part.unsqueeze(0))[0] for part in parts])
 
     def probabilities(self, x: Tensor) -> Tensor:
@@ -88,7 +90,8 @@ def adapt(trained: Checkpoint, x: Tensor, y: Sequence[str] | Tensor, where: str 
     >>> task.classes, task.probabilities(torch.eye(4)).shape
     (['cat', 'dog'], torch.Size([4, 2]))
     """
-    learner = trained.learner.eval()
+    learner = trained.learner
+    x = x.to(dtype_of(learner) or x.dtype)
     if len(x) != len(y) or not len(x):
         raise UserError(f"{where} has {len(x)} rows and {len(y)} labels: give a label for each of at least one row.")
     classes: list[str] = []
@@ -104,9 +107,8 @@ def adapt(trained: Checkpoint, x: Tensor, y: Sequence[str] | Tensor, where: str 
         size = learner.objective.y_size  # type: ignore[attr-defined]
         if not isinstance(y, Tensor) or y.shape != (len(x), size):
             raise UserError(f"{where}: the learner predicts {size} number(s) a row: give y with that many columns.")
-        target = y.to(x.dtype)
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        target = y.to(x)
+    with evaluating(learner, seed=0):
         state = learner.adapt(examples(x.unsqueeze(0), target.unsqueeze(0)))
     counts = {name: list(y).count(name) for name in classes}
     origin = {k: trained.card.get(k) for k in ("digest", "path", "learner", "spec")}

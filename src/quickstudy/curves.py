@@ -9,7 +9,7 @@ from typing import Any, Literal
 from quickstudy.core.errors import UserError
 from quickstudy.core.learner import MetaLearner, Stepwise
 from quickstudy.core.source import Source, Split
-from quickstudy.evaluate import cut, device_of, draw, evaluate, evaluating, name_of, ready
+from quickstudy.evaluate import cut, device_of, draw, dtype_of, evaluate, evaluating, name_of, ready
 from quickstudy.scores import interval
 
 
@@ -92,9 +92,9 @@ def adaptation_curve(
         raise UserError(f"steps is {steps}: an adaptation curve needs 0 or more inner steps.")
     measure, sign = next(iter(learner.objective.measures.items()))
     values: list[list[float]] = [[] for _ in range(steps + 1)]
-    device = device_of(learner)
+    place = device_of(learner), dtype_of(learner)
     with evaluating(learner, seed):
-        for part in (part for block in draw(source, split, tasks, seed) for part in cut(block, batch, device)):
+        for part in (part for block in draw(source, split, tasks, seed) for part in cut(block, batch, *place)):
             for step, state in enumerate(learner.path(part.support, steps)):
                 prediction = learner.predict(state, part.query.x, part.query.weight)
                 values[step] += learner.objective.measure(prediction, part.query)[measure].double().tolist()

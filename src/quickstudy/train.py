@@ -3,34 +3,37 @@
 from __future__ import annotations
 
 import math
-import signal
+import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from lightning_fabric import Fabric
-from lightning_fabric.strategies import DDPStrategy
-from torch import Tensor
+from lightning_fabric.strategies.ddp import DDPStrategy
 
 from quickstudy import checkpoint
+from quickstudy.core.catalogue import describe
 from quickstudy.core.errors import UserError
 from quickstudy.core.learner import MetaLearner
 from quickstudy.core.source import Source
-from quickstudy.core.task import Task, select
-from quickstudy.evaluate import evaluate
-from quickstudy.nets.norm import average, collect, fold_in
-from quickstudy.record import Bar, Record
+from quickstudy.evaluate import Evaluation, evaluate
+from quickstudy.interrupt import interruptible
+from quickstudy.options import check_learner, check_options
+from quickstudy.outer import Outer, rate
+from quickstudy.record import Bar, Record, summary_writer
+from quickstudy.resume import BEST, Place, Saved, clear, refuse_to_overwrite, save_last
 
 
 @dataclass
 class Run:
     """What training gives back. The learner is changed in place and holds the best weights.
 
-    best_score: on the validation tasks, higher is better (None if there was no validation).
+    best_score: on the validation tasks, higher is better (None if there was no validation: the best
+    weights are then the last).
     stopped: "finished", "early" (no better for `patience` validations) or "interrupted".
     """
 
@@ -42,18 +45,6 @@ class Run:
     best_step: int
     best_score: float | None
     folder: Path | None = None
-
-
-@dataclass
-class _Progress:
-    """What is needed beside weights and optimiser to go on exactly."""
-
-    step: int = 0
-    best_step: int = 0
-    best_score: float | None = None
-    since_best: int = 0
-    seconds: float = 0.0
-    best: dict[str, Tensor] = field(default_factory=dict)
 
 
 def train(
@@ -74,6 +65,7 @@ def train(
     seed: int = 0,
     out: str | Path | None = None,
     resume: bool = False,
+    overwrite: bool = False,
     save_every: int = 250,
     tensorboard: bool = False,
     progress: bool = True,
@@ -95,17 +87,20 @@ def train(
         meta_batch: tasks in an outer step, over all processes.
         lr: rate of the outer optimiser.
         weight_decay: decoupled weight decay (AdamW).
-        warmup: steps over which the rate rises from 0.
+        warmup: steps over which the rate rises from 0 (if it is more than `steps`, it only rises).
         schedule: the rate after that: constant, or falling to 0 along a cosine.
         clip: largest norm of the outer gradient; none if not given.
         accumulate: work the meta-batch through in this many parts, for less memory.
-        pooled_rows: rows in a step of a pooled baseline.
+        pooled_rows: rows in a step of a pooled baseline; several processes all work on the same rows.
         valid_every: steps between validations; 0 for none.
         valid_tasks: tasks in a validation.
         patience: stop after this many validations without a better score.
         seed: decides the tasks and whatever else is random.
-        out: folder for best.safetensors, last.safetensors and log.jsonl.
-        resume: go on from last.safetensors in that folder.
+        out: folder for best.safetensors, last.safetensors and log.jsonl; one that all machines see.
+        resume: go on from last.safetensors in that folder, with the options that the run had: to the very
+            same weights as an unbroken run (up to rounding on other devices or another number of them).
+            A finished run is given back as it is; at a constant rate it may be given more steps.
+        overwrite: start again in a folder that holds a run.
         save_every: steps between saves of last.safetensors.
         tensorboard: also write TensorBoard events.
         progress: show a progress bar on a terminal.
@@ -116,45 +111,55 @@ def train(
         valid_source: other tasks to validate on (fewer classes, say); `source` if not given.
 
     Raises:
-        UserError: nothing to train, options that do not fit, or a loss or gradient that is not
-            finite; the last good weights are then kept.
+        UserError: nothing to train, options or tasks that do not fit (before anything is written), or a
+            loss or gradient that is not finite; the last good weights are then kept.
     """
-    if not learner.trained:
-        raise UserError(f"{type(learner).__name__} has nothing to train: evaluate it as it is.")
-    for name, value in {"steps": steps, "meta_batch": meta_batch, "accumulate": accumulate, "devices": devices}.items():
-        if value < 1:
-            raise UserError(f"{name} is {value} and must be at least 1.")
+    options = {
+        "steps": steps, "meta_batch": meta_batch, "lr": lr, "weight_decay": weight_decay, "warmup": warmup,
+        "schedule": schedule, "clip": clip, "accumulate": accumulate, "pooled_rows": pooled_rows,
+        "valid_every": valid_every, "valid_tasks": valid_tasks, "patience": patience, "precision": precision,
+    }  # fmt: skip
+    if resume and overwrite:
+        raise UserError("resume goes on with a run and overwrite starts it again: give one of them.")
+    check_options(options | {"save_every": save_every, "devices": devices, "nodes": nodes}, learner.pooled)
     folder = Path(out) if out is not None else None
-    if resume and not (folder and (folder / "last.safetensors").exists()):
-        raise UserError(f"nothing to resume in {folder}: there is no last.safetensors; start without resume.")
-    world = devices * nodes
-    if meta_batch % world and not learner.pooled:
-        raise UserError(f"meta_batch {meta_batch} cannot be shared by {world} processes: make it a multiple.")
+    valid_source = valid_source or source
+    check_learner(learner, source, valid_source if valid_every else None, seed)
+    facts: dict[str, Any] = {"seed": seed, "options": options}
+    saved, card = None, facts
+    if folder:
+        facts["valid_source"] = describe(valid_source, "tasks")
+        card = {**facts, **checkpoint.learner_facts(learner, source)}
+    if resume:
+        saved = Saved.read(folder)
+        saved.check(card)
+    elif folder and not overwrite:
+        refuse_to_overwrite(folder)
+    if tensorboard and folder:
+        summary_writer()
 
-    strategy = DDPStrategy(find_unused_parameters=True) if world > 1 else "auto"
-    fabric = Fabric(accelerator=accelerator, devices=devices, num_nodes=nodes, precision=precision, strategy=strategy)
-    fabric.launch()
+    fabric = _launched(accelerator, devices, nodes, precision)
     if precision == "64-true":
         learner.double()
-    optimizer = torch.optim.AdamW(learner.parameters(), lr=lr, weight_decay=weight_decay, fused=True)
-    model, optimizer = fabric.setup(learner, optimizer)
-    source = source.to(fabric.device)
-    valid_source = (valid_source or source).to(fabric.device)
-    place = _Progress()
-    if resume and folder:
-        _load_last(folder, learner, optimizer, place)
-    if folder and fabric.is_global_zero:
-        folder.mkdir(parents=True, exist_ok=True)
-    quiet = None if not fabric.is_global_zero else folder
-    record = Record(quiet, tensorboard, place.step)
-    facts = {"seed": seed, "options": {"steps": steps, "meta_batch": meta_batch, "lr": lr, "precision": precision}}
-    stopped, shown = "finished", ""
-    start = time.perf_counter() - place.seconds
+    model = fabric.setup_module(learner)
+    outer = Outer(fabric, model, learner, clip, accumulate, mixed=precision == "bf16-mixed")
+    optimizer = torch.optim.AdamW(outer.parameters, lr=lr, weight_decay=weight_decay, fused=True)
+    source, valid_source = source.to(fabric.device), valid_source.to(fabric.device)
+    place = saved.load(learner, optimizer) if saved else Place()
+    del saved
+    ours = folder if fabric.is_global_zero else None
+    if ours and not resume:
+        clear(ours)
+    shown, start = "", time.perf_counter() - place.seconds
 
-    def save_last() -> None:
-        if folder and fabric.is_global_zero:
-            place.seconds = time.perf_counter() - start
-            _save_last(folder, learner, optimizer, place, source, facts)
+    def save() -> None:
+        place.seconds = time.perf_counter() - start
+        if ours:
+            save_last(ours, learner, optimizer, place, card)
+
+    def save_best(step: int, scores: dict[str, Any]) -> None:
+        if ours:
+            checkpoint.save(learner, ours / BEST, source, step=step, scores=scores, **facts)
 
     def validate(step: int) -> bool:
         """Score the validation tasks; whether to go on."""
@@ -162,178 +167,110 @@ def train(
         with fabric.autocast():
             found = evaluate(learner, valid_source, "valid", tasks=valid_tasks, seed=seed)
         score = found.signs[found.headline] * found.mean()
-        shown = f"valid {found.headline} {found.mean(found.headline):.3f}"
-        record.add(step=step, valid=found.mean(found.headline), measure=found.headline)
+        if fabric.world_size > 1:  # all decide alike, whatever their processors round
+            score = fabric.broadcast(score)
+        shown = f"valid {found.headline} {found.mean():.3f}"
+        record.add(step=step, valid=found.mean(), measure=found.headline)
         place.since_best += 1
-        if place.best_score is None or score > place.best_score:
+        if math.isfinite(score) and (place.best_score is None or score > place.best_score):
             place.best_score, place.best_step, place.since_best = score, step, 0
             place.best = {k: v.detach().cpu().clone() for k, v in learner.state_dict().items()}
-            if folder and fabric.is_global_zero:
-                scores = {"valid": json_scores(found)}
-                checkpoint.save(learner, folder / "best.safetensors", source, step=step, scores=scores, **facts)
+            save_best(step, {"valid": json_scores(found)})
         return patience is None or place.since_best < patience
 
-    with _interruptible() as interrupted, torch.random.fork_rng(), Bar(steps, place.step, progress) as bar:
+    todo = range(place.step + 1, steps + 1) if place.stopped != "early" else range(0)
+    if resume and not todo:
+        _say(fabric, f"the run in {folder} is finished ({place.step} steps): its best weights are loaded.")
+    place.stopped = "" if todo else place.stopped if place.stopped == "early" else "finished"
+    unit = "rows" if learner.pooled else "tasks"
+    with (
+        interruptible(fabric.is_global_zero) as interrupted,
+        _own_randomness(fabric.device),
+        Record(ours, tensorboard, place.step) as record,
+        Bar(steps, place.step, progress and fabric.is_global_zero, unit) as bar,
+    ):
         learner.train()
-        for step in range(place.step + 1, steps + 1):
-            rate = lr * _rate(step, steps, warmup, schedule)
+        for step in todo:
+            now = lr * rate(step, steps, warmup, schedule)
             for group in optimizer.param_groups:
-                group["lr"] = rate
+                group["lr"] = now
             # whatever a learner draws for itself (dropout, say) also depends on (seed, step) alone
-            torch.manual_seed((seed * 1_000_003 + step) * 997 + fabric.global_rank)
-            tasks = _tasks(learner, source, meta_batch, pooled_rows, source.rng(seed, "train", step))
-            mine = select(tasks, slice(fabric.global_rank, None, world)) if not learner.pooled else tasks
+            outer.seed((seed * 1_000_003 + step) * 997)
+            tasks = outer.tasks(source, meta_batch, pooled_rows, source.rng(seed, "train", step))
             optimizer.zero_grad()
-            try:
-                loss = _gradient(fabric, model, learner, mine, accumulate)
-                norm = _gradient_norm(learner, clip)
-                if not math.isfinite(loss) or not math.isfinite(norm):
-                    _explain(learner, mine, loss, step, seed)
-            except UserError:
-                place.step = step - 1
-                save_last()
-                raise
+            found = outer.gradient(tasks, interrupted())
+            if not found.finite:
+                outer.seed((seed * 1_000_003 + step) * 997)
+                error = outer.explain(tasks, found, step, seed)
+                optimizer.zero_grad()
+                save()
+                if not place.best:
+                    save_best(place.step, {})
+                raise error
             optimizer.step()
+            outer.fold_in(found)
             place.step = step
-            bar.advance(meta_batch if not learner.pooled else 1, loss, shown)
+            bar.advance(pooled_rows if learner.pooled else meta_batch, found.loss, shown)
             if step % 10 == 0 or step == 1:
                 seconds = round(time.perf_counter() - start, 3)
-                record.add(step=step, loss=loss, gradient_norm=norm, lr=rate, seconds=seconds)
+                record.add(step=step, loss=found.loss, gradient_norm=found.norm, lr=now, seconds=seconds)
             if valid_every and (step % valid_every == 0 or step == steps) and not validate(step):
-                stopped = "early"
-            if interrupted():
-                stopped = "interrupted"
-            if step % save_every == 0 or step == steps or stopped != "finished":
-                save_last()
-            if stopped != "finished":
+                place.stopped = "early"
+            elif step == steps:
+                place.stopped = "finished"
+            elif found.stop or (fabric.world_size == 1 and interrupted()):
+                place.stopped = "interrupted"
+            if step % save_every == 0 or place.stopped:
+                save()
+            if place.stopped:
                 break
-    record.close()
-    if place.best and stopped != "interrupted":
-        learner.load_state_dict(place.best)
-    elif folder and fabric.is_global_zero and not place.best:
-        checkpoint.save(learner, folder / "best.safetensors", source, step=place.step, scores={}, **facts)
+        if place.best:
+            learner.load_state_dict(place.best)
+        else:
+            place.best_step = place.step
+        if not place.best or (ours and not (ours / BEST).exists()):
+            save_best(place.best_step, {})
+    optimizer.zero_grad()
     learner.eval()
-    seconds = time.perf_counter() - start
-    return Run(learner, record.rows, place.step, seconds, stopped, place.best_step, place.best_score, folder)
+    if fabric.world_size > 1:
+        fabric.barrier()  # whoever reads the folder next finds it complete
+    if place.stopped == "interrupted":
+        how = f"saved in {folder}; go on with resume" if folder else "not saved, since no folder was given"
+        _say(fabric, f"stopped at step {place.step} of {steps}: {how}.")
+    best = place.best_step, place.best_score
+    return Run(learner, record.rows, place.step, place.seconds, place.stopped, *best, folder)
 
 
-def json_scores(found: Any) -> dict[str, Any]:
+def json_scores(found: Evaluation) -> dict[str, Any]:
     """Mean and 95 % interval of every measure of an evaluation, for a card."""
     return {name: {"mean": found.mean(name), "interval": found.interval(name)} for name in found.signs}
 
 
-def _rate(step: int, steps: int, warmup: int, schedule: str) -> float:
-    if step <= warmup:
-        return step / warmup
-    if schedule == "constant":
-        return 1.0
-    return 0.5 * (1 + math.cos(math.pi * (step - 1 - warmup) / max(1, steps - warmup)))
+def _launched(accelerator: str, devices: int, nodes: int, precision: str) -> Fabric:
+    """The processes, started.
+
+    Raises UserError for a device that is not there.
+    """
+    # float64 is our own doing: Fabric's would hand every loss back in float32, and round the gradients with it
+    plain: Any = precision if precision == "bf16-mixed" else "32-true"
+    ddp = DDPStrategy(find_unused_parameters=True, broadcast_buffers=False) if devices * nodes > 1 else "auto"
+    try:
+        fabric = Fabric(accelerator=accelerator, devices=devices, num_nodes=nodes, precision=plain, strategy=ddp)
+    except (ValueError, RuntimeError) as error:
+        raise UserError(f"cannot train on {devices} x {accelerator!r}: {str(error).splitlines()[0]}") from None
+    if precision == "64-true" and fabric.device.type == "mps":
+        raise UserError("mps has no float64: use precision 32-true, or accelerator cpu.")
+    fabric.launch()
+    return fabric
 
 
-def _tasks(learner: MetaLearner, source: Source, meta_batch: int, rows: int, rng: torch.Generator) -> Task:
-    if learner.pooled:
-        query = source.sample_pooled("train", rows, rng)
-        return Task(support=select_rows(query, 0), query=query)
-    return source.sample("train", meta_batch, rng)
-
-
-def select_rows(rows: Any, n: int) -> Any:
-    """The first n rows of each task of some Examples."""
-    return type(rows)(*(t[:, :n] for t in rows))
-
-
-def _gradient(fabric: Fabric, model: Any, learner: MetaLearner, tasks: Task, accumulate: int) -> float:
-    """Add the gradient of the mean loss over `tasks` to the parameters, part by part; the mean loss."""
-    count = tasks.query.tasks
-    size = min(math.ceil(count / accumulate), learner.chunk or count)
-    total = 0.0
-    with collect() as seen:
-        for first in range(0, count, size):
-            part = select(tasks, slice(first, first + size))
-            last = first + size >= count
-            with fabric.no_backward_sync(model, enabled=not last) if fabric.world_size > 1 else nullcontext():
-                loss = model(part) * (part.query.tasks / count)
-                fabric.backward(loss)
-            total += float(loss.detach())
-    for layer, statistics in average(seen):
-        fold_in(layer, cast(Tensor, fabric.all_reduce(statistics, reduce_op="mean")))
-    return float(cast(Tensor, fabric.all_reduce(torch.tensor(total, device=fabric.device), reduce_op="mean")))
-
-
-def _gradient_norm(learner: MetaLearner, clip: float | None) -> float:
-    parameters = [p for p in learner.parameters() if p.grad is not None]
-    if clip is not None:
-        return float(torch.nn.utils.clip_grad_norm_(parameters, clip))
-    return float(torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
-
-
-def _explain(learner: MetaLearner, tasks: Task, loss: float, step: int, seed: int) -> None:
-    """Raise the sentence that names the step and the task of a loss or gradient that is not finite."""
-    for t in range(tasks.query.tasks):
-        learner.zero_grad()
-        one = learner(select(tasks, slice(t, t + 1)))
-        one.backward()
-        grads = [p.grad for p in learner.parameters() if p.grad is not None]
-        what = "loss" if not torch.isfinite(one) else "gradient"
-        if what == "loss" or not all(bool(torch.isfinite(g).all()) for g in grads):
-            raise UserError(
-                f"training stopped at step {step}: the {what} of task {t} (seed {seed}) is not finite; the weights "
-                f"of step {step - 1} are kept; try a smaller lr or inner_lr, or --train.clip 10."
-            )
-    raise UserError(
-        f"training stopped at step {step}: the loss is {loss} over the tasks together (seed {seed}); the weights "
-        f"of step {step - 1} are kept; try a smaller lr, or --train.clip 10."
-    )
+def _say(fabric: Fabric, sentence: str) -> None:
+    if fabric.is_global_zero:
+        print(sentence, file=sys.stderr)
 
 
 @contextmanager
-def _interruptible() -> Iterator[Any]:
-    """Let the first Ctrl-C end the step at hand in order; a second one ends at once."""
-    hit: list[int] = []
-
-    def note(number: int, frame: Any) -> None:
-        if hit:
-            raise KeyboardInterrupt
-        hit.append(number)
-
-    try:
-        before = signal.signal(signal.SIGINT, note)
-    except ValueError:  # not in the main thread: whoever started us handles Ctrl-C
-        yield lambda: False
-        return
-    try:
-        yield lambda: bool(hit)
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _save_last(
-    folder: Path, learner: MetaLearner, optimizer: Any, place: _Progress, source: Source, facts: dict[str, Any]
-) -> None:
-    tensors = {f"learner/{k}": v for k, v in learner.state_dict().items()}
-    tensors |= {f"best/{k}": v for k, v in place.best.items()}
-    for i, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer/{i}/{k}": v for k, v in state.items()}
-    kept = {k: getattr(place, k) for k in ("step", "best_step", "best_score", "since_best", "seconds")}
-    card = {**checkpoint.learner_facts(learner, source), "progress": kept, **facts}
-    checkpoint.write(folder / "last.safetensors", "training", tensors, card)
-
-
-def _load_last(folder: Path, learner: MetaLearner, optimizer: Any, place: _Progress) -> None:
-    tensors, card, _ = checkpoint.read(folder / "last.safetensors", "training")
-    parts: dict[str, dict[str, Tensor]] = {"learner": {}, "best": {}, "optimizer": {}}
-    for name, tensor in tensors.items():
-        part, rest = name.split("/", 1)
-        parts[part][rest] = tensor
-    try:
-        learner.load_state_dict(parts["learner"])
-    except RuntimeError:
-        raise UserError(f"{folder}/last.safetensors is of another learner: resume with the options it had.") from None
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in parts["optimizer"].items():
-        i, key = name.split("/")
-        state.setdefault(int(i), {})[key] = tensor
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    place.best = parts["best"]
-    for key, value in card["progress"].items():
-        setattr(place, key, value)
+def _own_randomness(device: torch.device) -> Iterator[None]:
+    """Put the global random state of the CPU, and of the device if another one is used, back afterwards."""
+    with torch.random.fork_rng(devices=[device.index or 0] if device.type == "cuda" else []):
+        yield

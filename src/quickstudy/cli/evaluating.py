@@ -23,6 +23,7 @@ from quickstudy.core.source import Source, Split
 from quickstudy.curves import Curve, adaptation_curve, shot_curve
 from quickstudy.evaluate import evaluate, evaluating, ready
 from quickstudy.learners import LEARNERS, make
+from quickstudy.record import read_log
 from quickstudy.report import write_report
 from quickstudy.scores import Evaluation
 from quickstudy.tables import curve_table, evaluation_table
@@ -179,7 +180,7 @@ def page(
 def run_log(folder: Path) -> list[dict[str, Any]]:
     """The rows of a run's log; none if there is no log."""
     path = folder / "log.jsonl"
-    return [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.is_file() else []
+    return read_log(path) if path.is_file() else []
 
 
 def _device(name: str) -> torch.device:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -110,7 +109,6 @@ def _said(done: Run, options: Namespace, out: Path) -> str:
         best = f"; best valid {measure} {in_words(measure, sign * done.best_score)} at step {done.best_step}"
     spent = f"{done.seconds / 60:.1f} minutes" if done.seconds >= 60 else f"{done.seconds:.0f} seconds"
     if done.stopped == "interrupted":
-        print(f"stopped at step {done.steps}; everything is saved.", file=sys.stderr)
         return f"go on with: quickstudy train --resume --out {out}"
     early = " (stopped early)" if done.stopped == "early" else ""
     return (

@@ -8,6 +8,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from quickstudy.core.errors import UserError
 from quickstudy.core.task import State
 from quickstudy.nets.net import Net
 
@@ -24,6 +25,8 @@ class MLP(Net):
 
     def __init__(self, x_shape: tuple[int, ...], out: int | None = None, width: int = 40, depth: int = 2):
         super().__init__()
+        if not 0 <= depth <= 1000 or width < 1:
+            raise UserError(f"an MLP of depth {depth} and width {width}: give a depth of 0 to 1000 and a width of 1 up.")
         self.x_shape = x_shape
         self.out = out
         self.width = width

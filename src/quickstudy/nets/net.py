@@ -29,8 +29,9 @@ class Net(nn.Module, ABC):
 class RowNet(Net):
     """Any torch module that maps rows (n, *x_shape) -> (n, size), as a net: one call a task.
 
-    What makes gradient-based methods a wrapper around any architecture. A module of your own can be
-    trained and saved, but is rebuilt by you when loading.
+    What makes gradient-based methods a wrapper around any architecture. It has no name
+    in the catalogue: to save such a learner, give your module a class of its own that subclasses `Net`,
+    and add it with `quickstudy.catalogue("net").add`.
 
     >>> RowNet(nn.Linear(3, 2), size=2)(torch.zeros(4, 5, 3)).shape
     torch.Size([4, 5, 2])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from quickstudy.core.errors import UserError
 from quickstudy.core.learner import MetaLearner
 from quickstudy.core.objective import Classification, Objective
 from quickstudy.core.task import Examples, Inputs, State
@@ -27,6 +28,8 @@ class R2D2(MetaLearner):
 
     def __init__(self, net: Net, objective: Objective, penalty: float = 1.0, intercept: bool = True):
         super().__init__()
+        if not penalty > 0:
+            raise UserError(f"penalty is {penalty}: ridge regression needs a positive one.")
         self.net = net
         self.objective = objective
         self.penalty = penalty

@@ -1,0 +1,174 @@
+"""One step of the outer loop: its rate, its tasks, the gradient, and what to say if that is not finite."""
+
+from __future__ import annotations
+
+import math
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from quickstudy.core.errors import UserError
+from quickstudy.core.learner import MetaLearner
+from quickstudy.core.source import Source
+from quickstudy.core.task import Task, map_tensors, select
+from quickstudy.nets.norm import ChannelNorm, average, collect, fold_in
+
+LinAlgError: type[Exception] = torch.linalg.LinAlgError  # pyright: ignore[reportPrivateImportUsage]
+
+
+@dataclass
+class Found:
+    """What one pass over the tasks of a step gave, beside the gradients in the parameters.
+
+    loss: the mean over the tasks of all processes; norm: of the whole gradient, before clipping;
+    statistics: what running norms saw; stop: whether any process was asked to stop.
+    """
+
+    loss: float
+    norm: float
+    statistics: list[tuple[ChannelNorm, Tensor]]
+    stop: bool
+
+    @property
+    def finite(self) -> bool:
+        return math.isfinite(self.loss) and math.isfinite(self.norm)
+
+
+class Outer:
+    """The outer steps of one learner, on this process's share of the tasks.
+
+    model: the learner as Fabric wraps it; the learner itself is called where the wrapping does nothing.
+    """
+
+    def __init__(
+        self, fabric: Fabric, model: Any, learner: MetaLearner, clip: float | None, accumulate: int, mixed: bool
+    ):
+        self.fabric = fabric
+        self.learner = learner
+        self.clip = clip
+        self.accumulate = accumulate
+        self.parameters = [p for p in learner.parameters() if p.requires_grad]
+        self.dtype = self.parameters[0].dtype
+        self.shared = fabric.world_size > 1
+        self.wrapped = self.shared or mixed
+        self.model: Any = model if self.wrapped else learner
+
+    def tasks(self, source: Source, meta_batch: int, pooled_rows: int, rng: torch.Generator) -> Task:
+        """This process's tasks of the meta-batch that `rng` draws; pooled rows are not shared out."""
+        tasks = draw_tasks(self.learner, source, meta_batch, pooled_rows, rng)
+        if self.shared and not self.learner.pooled:
+            tasks = select(tasks, slice(self.fabric.global_rank, None, self.fabric.world_size))
+        return map_tensors(tasks, lambda t: t.to(self.dtype) if t.is_floating_point() else t)
+
+    def seed(self, number: int) -> None:
+        """Seed what a learner draws for itself (dropout, say), and no device that is not used."""
+        number = (number + self.fabric.global_rank) % 2**63
+        torch.default_generator.manual_seed(number)
+        if self.fabric.device.type == "cuda":
+            torch.cuda.manual_seed(number)
+        elif self.fabric.device.type == "mps":
+            torch.mps.manual_seed(number)
+
+    def gradient(self, tasks: Task, stop: bool) -> Found:
+        """Put the gradient of the mean loss into the parameters, part by part, and clip it."""
+        count = tasks.query.tasks
+        size = min(math.ceil(count / self.accumulate), self.learner.chunk or count)
+        total = torch.zeros((), dtype=self.dtype, device=self.fabric.device)
+        with collect() as seen:
+            for first in range(0, count, size):
+                part = tasks if size >= count else select(tasks, slice(first, first + size))
+                with self._sync(first + size >= count):
+                    try:
+                        loss = self.model(part)
+                    except LinAlgError:
+                        if self.shared:  # the other processes wait in this step: it cannot be ended in order
+                            raise
+                        return Found(math.nan, math.nan, [], stop)
+                    loss = loss if size >= count else loss * (part.query.tasks / count)
+                    self.fabric.backward(loss) if self.wrapped else loss.backward()
+                total += loss.detach()
+        statistics = average(seen)
+        if self.shared:
+            both = self._mean(torch.stack([total, total.new_tensor(float(stop))]))
+            total, stop = both[0], bool(both[1] > 0)
+            statistics = [(layer, self._mean(values)) for layer, values in statistics]
+        return Found(float(total), self._norm(), statistics, stop)
+
+    def fold_in(self, found: Found) -> None:
+        """Move running norms towards what a step saw: only after it proved finite."""
+        for layer, values in found.statistics:
+            fold_in(layer, values)
+
+    def explain(self, tasks: Task, found: Found, step: int, seed: int) -> UserError:
+        """The sentence that names the step and the task of a loss or gradient that is not finite.
+
+        Every process calls this together, and all come to the same sentence.
+        """
+        world, rank = (self.fabric.world_size, self.fabric.global_rank) if not self.learner.pooled else (1, 0)
+        codes = (2 * (t * world + rank) + kind for t, kind in self._bad(tasks))
+        none = 2**30
+        first = torch.tensor(next(codes, none), device=self.fabric.device)
+        if self.shared:
+            first = cast(Tensor, self.fabric.all_reduce(first, reduce_op="min"))
+        number, kind = divmod(int(first), 2)
+        what = f"the {'gradient' if kind else 'loss'} of task {number} (counted from 0) is not finite"
+        if int(first) == none:
+            what = f"the loss is {found.loss} and the gradient's norm {found.norm} over the tasks together"
+        elif self.learner.pooled:
+            what = f"the {'gradient' if kind else 'loss'} of the pooled rows is not finite"
+        return UserError(
+            f"training stopped at step {step}: {what} (seed {seed}); the weights of step {step - 1} are kept; "
+            "start again with a smaller lr or inner_lr, or with --train.clip 10."
+        )
+
+    def _bad(self, tasks: Task) -> Any:
+        """The number of every task that is not finite by itself, with 0 for its loss or 1 for its gradient."""
+        for t in range(tasks.query.tasks):
+            try:
+                with self.fabric.autocast():
+                    loss = self.learner(select(tasks, slice(t, t + 1)))
+            except LinAlgError:
+                yield t, 0
+                continue
+            # not backward(): other processes would wait for these gradients
+            grads = torch.autograd.grad(loss, self.parameters, allow_unused=True)
+            if not torch.isfinite(loss):
+                yield t, 0
+            elif not all(bool(torch.isfinite(g).all()) for g in grads if g is not None):
+                yield t, 1
+
+    def _sync(self, last: bool) -> Any:
+        return self.fabric.no_backward_sync(self.model, enabled=not last) if self.shared else nullcontext()
+
+    def _mean(self, values: Tensor) -> Tensor:
+        return cast(Tensor, self.fabric.all_reduce(values, reduce_op="mean"))
+
+    def _norm(self) -> float:
+        norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
+        if self.clip is not None:
+            torch.nn.utils.clip_grads_with_norm_(self.parameters, self.clip, norm)
+        return float(norm)
+
+
+def rate(step: int, steps: int, warmup: int, schedule: str) -> float:
+    """The share of the full rate at a step, counted from 1.
+
+    step / warmup while warming up; then 1, or (1 + cos(pi (step - 1 - warmup) / (steps - warmup))) / 2.
+    """
+    if step <= warmup:
+        return step / warmup
+    if schedule == "constant":
+        return 1.0
+    return 0.5 * (1 + math.cos(math.pi * (step - 1 - warmup) / (steps - warmup)))
+
+
+def draw_tasks(learner: MetaLearner, source: Source, meta_batch: int, rows: int, rng: torch.Generator) -> Task:
+    """A meta-batch; for pooled learners one task that has `rows` pooled rows as its query and no support."""
+    if learner.pooled:
+        query = source.sample_pooled("train", rows, rng)
+        return Task(map_tensors(query, lambda t: t[:, :0]), query)
+    return source.sample("train", meta_batch, rng)

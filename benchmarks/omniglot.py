@@ -1,6 +1,6 @@
 """Omniglot, Vinyals split, rotations as classes: train on two CPU cores, then score unseen characters.
 
-    python benchmarks/omniglot.py protonet          # about 19 minutes
+    python benchmarks/omniglot.py protonet          # about 16 minutes
     python benchmarks/omniglot.py maml              # about 45 minutes, second order
     python benchmarks/omniglot.py maml_first_order  # about 30 minutes
 
@@ -40,7 +40,7 @@ DIFFERENCES = {
 def protonet(data: str, steps: int | None, out: Path) -> tuple[qs.MetaLearner, qs.Source, list, dict]:
     source = qs.tasks.Omniglot(data, way=60, shot=1, query=5)
     learner = qs.make("protonet", source.spec, net_options={"norm": "running"}, turns=True)
-    options = dict(steps=steps or 6000, meta_batch=1, lr=2e-3, warmup=100, valid_every=500, valid_tasks=100)
+    options = dict(steps=steps or 4800, meta_batch=1, lr=2e-3, warmup=100, valid_every=500, valid_tasks=100)
     easier = source.reshaped(way=20, query=5)
     run = qs.train(learner, source, valid_source=easier, out=out, overwrite=True, **options)
     return run.learner, source, [(5, 1), (5, 5), (20, 1), (20, 5)], options | {"seconds": run.seconds}

@@ -45,7 +45,8 @@ def refused(capsys) -> Callable[..., str]:
 def on(path: Path, *more: str) -> list[str]:
     thirds = ["--tasks.valid_fraction=0.34", "--tasks.test_fraction=0.33"]
     shape = ["--tasks.way=2", "--tasks.query=2", "--tasks.size=16"]
-    return ["train", "--tasks=folder", f"--tasks.path={path}", *shape, *thirds, f"--out={path.parent / 'run'}", *FAST, *more]
+    tasks = ["--tasks=folder", f"--tasks.path={path}", *shape, *thirds]
+    return ["train", *tasks, f"--out={path.parent / 'run'}", *FAST, *more]
 
 
 @pytest.fixture(scope="module")

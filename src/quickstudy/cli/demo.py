@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
@@ -11,6 +12,7 @@ from rich.console import Console
 from quickstudy import checkpoint
 from quickstudy.cli.arguments import Command
 from quickstudy.cli.evaluating import curves, measure, page, run_log
+from quickstudy.core.files import write_whole
 from quickstudy.core.learner import MetaLearner
 from quickstudy.learners import LEARNERS, make
 from quickstudy.tables import evaluation_table
@@ -23,6 +25,7 @@ BESIDE = ("logistic", "centroid", "chance")
 def _add(parser: ArgumentParser) -> None:
     parser.add_argument("--out", type=str, default="demo", help="folder for the checkpoints")
     parser.add_argument("--report", type=str, default="report.html", help="where to write the page")
+    parser.add_argument("--json", type=str | None, default=None, help="also write every score to this file")
     parser.add_argument("--steps", type=int, default=1200, help="outer steps")
     parser.add_argument("--test_tasks", type=int, default=600, help="tasks of unseen writing systems to score on")
     parser.add_argument("--seed", type=int, default=0, help="decides the tasks and the first weights")
@@ -39,9 +42,12 @@ def run(options: Namespace) -> int:
     shared = dict(valid_source=ask, valid_every=options.steps // 4, warmup=50, seed=options.seed, overwrite=True)
 
     learners: dict[str, MetaLearner] = {}
-    for name, extra in (("protonet", dict(meta_batch=1)), ("linear_probe", dict(pooled_rows=64))):
+    for name, own, extra in (
+        ("protonet", dict(turns=True), dict(meta_batch=1)),
+        ("linear_probe", {}, dict(pooled_rows=64)),
+    ):
         torch.manual_seed(options.seed)
-        learner = make(name, spec, net_options={"norm": "running"})
+        learner = make(name, spec, net_options={"norm": "running"}, **own)
         print(f"training {name} ...")
         done = train(learner, source, steps=options.steps, lr=2e-3, out=out / name, **shared, **extra)  # type: ignore[arg-type]
         if done.stopped == "interrupted":
@@ -56,6 +62,8 @@ def run(options: Namespace) -> int:
     Console().print(evaluation_table(found, title="unseen writing systems, 5-way 1-shot"))
     few = {name: learners[name] for name in ("protonet", "linear_probe", "centroid")}
     shots, _ = curves(asked, few, ask)
+    if options.json:
+        write_whole(options.json, json.dumps([json.loads(one.to_json()) for one in found]).encode())
     trained = checkpoint.load(out / "protonet" / "best.safetensors")
     log = run_log(out / "protonet")
     page(options.report, "make demo", trained.learner, trained.card, ask, found, log, shots, None)

@@ -1,7 +1,7 @@
 """Omniglot, Vinyals split, rotations as classes: train on two CPU cores, then score unseen characters.
 
     python benchmarks/omniglot.py protonet          # about 16 minutes
-    python benchmarks/omniglot.py maml              # about 45 minutes, second order
+    python benchmarks/omniglot.py maml              # about 50 minutes on one core, second order
     python benchmarks/omniglot.py maml_first_order  # about 30 minutes
 
 Each writes benchmarks/results/omniglot_<row>.json. Choices (steps, rates) were made on the
@@ -50,7 +50,7 @@ def maml(data: str, steps: int | None, out: Path, first_order: bool = False) -> 
     source = qs.tasks.Omniglot(data, way=5, shot=1, query=5)
     inner = dict(inner_steps=1, inner_lr=0.4, first_order=first_order, eval_steps=3)
     learner = qs.make("maml", source.spec, net_options={"norm": "batch", "pool": "stride"}, **inner)
-    options = dict(steps=steps or 8000, meta_batch=16, lr=1e-3, warmup=100, clip=10.0, valid_every=500)
+    options = dict(steps=steps or 6000, meta_batch=16, lr=2e-3, warmup=100, clip=10.0, valid_every=500)
     run = qs.train(learner, source, out=out, overwrite=True, **options)
     return run.learner, source, [(5, 1)], options | inner | {"seconds": run.seconds}
 

@@ -47,6 +47,17 @@ class Record:
                 if name != "step" and isinstance(value, int | float):
                     self.writer.add_scalar(name, value, row["step"])
 
+    def summary(self) -> dict[str, Any]:
+        """The run so far in a few numbers: its last step, and the loss at the start and of late.
+
+        The late loss is the mean of the last ten rows that have one.
+        """
+        losses = [row["loss"] for row in self.rows if row.get("loss") is not None]
+        if not losses:
+            return {"steps": 0}
+        late = losses[-10:]
+        return {"steps": self.rows[-1]["step"], "first_loss": losses[0], "late_loss": sum(late) / len(late)}
+
     def __enter__(self) -> Record:
         return self
 

@@ -159,7 +159,9 @@ def train(
 
     def save_best(step: int, scores: dict[str, Any]) -> None:
         if ours:
-            checkpoint.save(learner, ours / BEST, source, step=step, scores=scores, **facts)
+            spent = round(time.perf_counter() - start, 3)
+            summary = {**record.summary(), "seconds": spent}
+            checkpoint.save(learner, ours / BEST, source, step=step, scores=scores, log=summary, **facts)
 
     def validate(step: int) -> bool:
         """Score the validation tasks; whether to go on."""

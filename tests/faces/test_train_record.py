@@ -52,3 +52,13 @@ def test_the_bar_counts_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
     (task,) = bar.progress.tasks
     assert task.completed == 50
     assert task.fields["facts"].startswith("loss 1.500  valid mse 2.000  ")
+
+
+def test_the_card_tells_what_the_log_says(tmp_path: Path) -> None:
+    run = train(steps=30, valid_every=30, valid_tasks=2, out=tmp_path)
+    card = qs.load(tmp_path / "best.safetensors").card
+    losses = [row["loss"] for row in run.log if "loss" in row]
+    assert card["log"]["steps"] == 30 and card["log"]["first_loss"] == losses[0]
+    assert card["log"]["late_loss"] == pytest.approx(sum(losses) / len(losses))
+    assert card["log"]["seconds"] > 0
+    assert set(card["scores"]["valid"]["mse"]) == {"mean", "interval"}

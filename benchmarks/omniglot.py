@@ -39,7 +39,7 @@ DIFFERENCES = {
 
 def protonet(data: str, steps: int | None, out: Path) -> tuple[qs.MetaLearner, qs.Source, list, dict]:
     source = qs.tasks.Omniglot(data, way=60, shot=1, query=5)
-    learner = qs.make("protonet", source.spec, net_options={"norm": "running"}, turns=True)
+    learner = qs.make("protonet", source.spec, turns=True)
     options = dict(steps=steps or 4800, meta_batch=1, lr=2e-3, warmup=100, valid_every=500, valid_tasks=100)
     easier = source.reshaped(way=20, query=5)
     run = qs.train(learner, source, valid_source=easier, out=out, overwrite=True, **options)
@@ -49,7 +49,7 @@ def protonet(data: str, steps: int | None, out: Path) -> tuple[qs.MetaLearner, q
 def maml(data: str, steps: int | None, out: Path, first_order: bool = False) -> tuple:
     source = qs.tasks.Omniglot(data, way=5, shot=1, query=5)
     inner = dict(inner_steps=1, inner_lr=0.4, first_order=first_order, eval_steps=3)
-    learner = qs.make("maml", source.spec, net_options={"norm": "batch", "pool": "stride"}, **inner)
+    learner = qs.make("maml", source.spec, net_options={"pool": "stride"}, **inner)
     options = dict(steps=steps or 6000, meta_batch=16, lr=2e-3, warmup=100, clip=10.0, valid_every=500)
     run = qs.train(learner, source, out=out, overwrite=True, **options)
     return run.learner, source, [(5, 1)], options | inner | {"seconds": run.seconds}

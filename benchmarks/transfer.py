@@ -34,7 +34,7 @@ def main() -> None:
         ("linear_probe", {}, {"pooled_rows": 128}),
     ):
         torch.manual_seed(0)
-        learner = qs.make(name, letters.spec, net_options={"norm": "running"}, **extra)
+        learner = qs.make(name, letters.spec, **extra)
         easier = letters.reshaped(way=20)
         run = qs.train(learner, letters, valid_source=easier, out=args.out / f"transfer_{name}", **options, **more)
         learners[name] = run.learner

@@ -10,6 +10,7 @@ import torch
 
 from quickstudy.core import Classification, GaussianRegression, Objective, Regression
 from quickstudy.core.learner import MetaLearner
+from quickstudy.core.source import Spec
 from quickstudy.learners import (
     CNP,
     LEARNERS,
@@ -24,6 +25,7 @@ from quickstudy.learners import (
     ProtoNet,
     Reptile,
     Scratch,
+    make,
 )
 from quickstudy.nets import MLP, Conv4
 from quickstudy.nets.norm import Norm
@@ -171,3 +173,15 @@ def test_first_order_is_told_from_second(norm: Norm) -> None:
     check = {c.name: c.run for c in learner_checks()}["meta_gradient_is_declared"]
     with pytest.raises(ContractError, match=r"^meta_gradient: the gradient of net\..* is \d+% off"):
         check(learner, synthetic_tasks(pairs(), x_shape, 2, 2))
+
+
+def test_make_gives_the_network_the_statistics_that_suit_the_method() -> None:
+    spec = Spec("classification", IMAGE, way=3)
+    assert {name: make(name, spec).net.norm for name in ("protonet", "r2d2", "maml", "proto_maml")} == {
+        "protonet": "running",
+        "r2d2": "running",
+        "maml": "batch",
+        "proto_maml": "batch",
+    }
+    assert make("protonet", spec, net_options={"norm": "group"}).net.norm == "group"
+    assert make("protonet", spec).transductive is False and make("maml", spec).transductive is True

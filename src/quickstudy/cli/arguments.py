@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import json
 import re
-from argparse import ArgumentError, RawDescriptionHelpFormatter
+from argparse import Action, ArgumentError, RawDescriptionHelpFormatter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
+import torch
 import yaml
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 
-from quickstudy.core.catalogue import catalogue
+from quickstudy.core.catalogue import arguments, catalogue
 from quickstudy.core.errors import UserError, nearest
 
 DECIDED: dict[str, set[str]] = {
@@ -39,6 +40,7 @@ class Command:
     add: adds the command's own options to a parser. run: does the work, and returns the exit code.
     named: the slots whose entry is chosen by name, with the name that stands for no choice.
     defaults: what the words say without saying it (the tasks a checkpoint was trained on), as a tree.
+    lists: options that take several values: `--beside A B`, `--beside A,B`, `--beside A --beside B`.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Command:
     run: Callable[[Namespace], int]
     named: Mapping[str, str] = field(default_factory=dict)
     defaults: Callable[[Sequence[str]], Mapping[str, Any]] = lambda words: {}
+    lists: tuple[str, ...] = ()
 
 
 def parse(command: Command, argv: Sequence[str], before: Mapping[str, Any] | None = None) -> Namespace:
@@ -57,25 +60,33 @@ def parse(command: Command, argv: Sequence[str], before: Mapping[str, Any] | Non
     """
     wanted = "--print_config" in argv
     config, own = _config([word for word in argv if word != "--print_config"], command)
+    config, own = _gathered(config, command), _gathered(own, command)
     words: list[str] = []
-    for layer in (_from_tree(command.defaults(argv), command), _from_tree(before or {}, command), config, own):
+    for layer in (_from_tree(command.defaults(own), command), _from_tree(before or {}, command), config, own):
         words = _over(words, _shortened(layer, command), command)
     parser = _parser(command, _names(words, command))
     for word in words:
         option = word.split("=", 1)[0]
         if option.startswith("--") and len(option) > 2 and option not in parser._option_string_actions:
-            known = [o for o in parser._option_string_actions if o.startswith("--")]
-            close = nearest(option, [*known, "--config", "--print_config", *(f"--{slot}" for slot in command.named)])
-            hint = close if close.startswith("did") else f"see `quickstudy {command.name} --help`."
-            raise UserError(f"`quickstudy {command.name}` has no option {option}: {hint}")
+            raise UserError(f"`quickstudy {command.name}` has no option {option}: {_meant(option, parser, command)}")
     try:
         options = parser.parse_args(words)
     except ArgumentError as error:
-        raise UserError(_sentence(str(error), command)) from None
+        raise UserError(_sentence(str(error), command, parser)) from None
     if wanted:
+        for action in _positional(parser):
+            options.pop(action.dest, None)
         print(as_yaml(options), end="")
         raise SystemExit(0)
     return options
+
+
+def check_seed(seed: int, option: str) -> None:
+    """Raise UserError for a seed that torch cannot hold."""
+    try:
+        torch.Generator().manual_seed(seed)
+    except (ValueError, RuntimeError, OverflowError):
+        raise UserError(f"{option} is {seed}: give a whole number of at most 18 digits.") from None
 
 
 def as_yaml(options: Namespace) -> str:
@@ -98,6 +109,10 @@ def _parser(command: Command, names: Mapping[str, str]) -> ArgumentParser:
         exit_on_error=False,
     )
     command.add(parser)
+    places = {"?": "[{}]", "+": "{} ..."}
+    given = [places.get(str(a.nargs), "{}").format(a.dest.upper()) for a in _positional(parser)]
+    parser.usage = " ".join(["%(prog)s", *given, "[options]"])
+    parser.epilog = "--config FILE: read options from a YAML file (words override it); --print_config: write one."
     for slot, name in names.items():
         entries = catalogue(slot)
         choices = f"one of: {', '.join(entries)}"
@@ -105,8 +120,59 @@ def _parser(command: Command, names: Mapping[str, str]) -> ArgumentParser:
             parser.add_class_arguments(entries[name], slot, skip=DECIDED[slot], instantiate=False)  # type: ignore[arg-type]
             whole = parser._option_string_actions[f"--{slot}"]
             whole.metavar, whole.help = "NAME", choices
+        elif slot == "net":
+            _add_any_net(parser)
         parser.add_argument(f"--{slot}.name", type=str, default=name, help=f"the same as --{slot}; {choices}")
+    if names.get("net") in catalogue("net") and "--net.norm" in parser._option_string_actions:  # by default the statistics that suit the method
+        parser.set_defaults({"net.norm": catalogue("learner")[names["learner"]].net_norm})
     return parser
+
+
+def _add_any_net(parser: ArgumentParser) -> None:
+    """The options of every network, where the tasks decide which one it is."""
+    for name, cls in catalogue("net").items():
+        hints = get_type_hints(cls.__init__)
+        for option, parameter in arguments(cls).items():
+            if option not in DECIDED["net"]:
+                about = f"of {name}, default {parameter.default}"
+                parser.add_argument(f"--net.{option}", type=hints[option] | None, default=None, help=about)
+
+
+def _positional(parser: ArgumentParser) -> list[Action]:
+    return [action for action in parser._actions if not action.option_strings and action.dest != "cfg"]
+
+
+def _meant(option: str, parser: ArgumentParser, command: Command) -> str:
+    """A hint at the option that was meant."""
+    if option.removeprefix("--") in (action.dest for action in _positional(parser)):
+        return f"give it without {option}, as the first word."
+    known = [o for o in parser._option_string_actions if o.startswith("--") and not o.endswith("+")]
+    known += ["--config", "--print_config", *(f"--{slot}" for slot in command.named)]
+    begun = [o for o in known if o.startswith(option)]
+    close = f"did you mean {begun[0]!r}?" if begun else nearest(option, known)
+    return close if close.startswith("did") else f"see `quickstudy {command.name} --help`."
+
+
+def _gathered(words: Sequence[str], command: Command) -> list[str]:
+    """All that is given to an option that takes several values as one JSON list."""
+    out: list[str] = []
+    found: dict[str, list[str]] = {}
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        option, equals, value = word.partition("=")
+        name = option.removeprefix("--")
+        if not option.startswith("--") or name not in command.lists:
+            out.append(word)
+            continue
+        values = [value] if equals else []
+        while not equals and rest and not rest[0].startswith("-"):
+            values.append(rest.pop(0))
+        if not values:
+            raise UserError(f"{option} needs a value: see `quickstudy {command.name} --help`.")
+        parts = [part.strip(" \"'[]") for value in values for part in value.split(",")]
+        found.setdefault(name, []).extend(part for part in parts if part)
+    return out + [f"--{name}={json.dumps(values)}" for name, values in found.items()]
 
 
 def _names(words: Sequence[str], command: Command) -> dict[str, str]:
@@ -156,7 +222,10 @@ def _config(argv: Iterable[str], command: Command) -> tuple[list[str], list[str]
     rest = iter(argv)
     for word in rest:
         if word == "--config" or word.startswith("--config="):
-            config += _from_tree(read_config(word.partition("=")[2] or next(rest, "")), command)
+            path = word.partition("=")[2] if "=" in word else next(rest, "")
+            if not path or path.startswith("--"):
+                raise UserError("--config needs a YAML file: give its path.")
+            config += _from_tree(read_config(path), command)
         else:
             own.append(word)
     return config, own
@@ -194,7 +263,7 @@ def _from_tree(tree: Mapping[str, Any], command: Command, prefix: str = "") -> l
     return words
 
 
-def _sentence(text: str, command: Command) -> str:
+def _sentence(text: str, command: Command, parser: ArgumentParser) -> str:
     """What the parser has to complain about, as one sentence."""
     found = re.match(r'Parser key "([^"]+)":\s*(.*)', text, re.DOTALL)
     if found:
@@ -208,4 +277,12 @@ def _sentence(text: str, command: Command) -> str:
         given = f" is {value[-1].strip()!r}" if value else " does not fit"
         return f"--{key}{given}: give {wanted or 'another value'}; see `quickstudy {command.name} --help`."
     text = " ".join(text.split()).rstrip(".")
+    missing = re.fullmatch(r"the following arguments are required: (.*)", text)
+    if missing:
+        about = {a.dest: str(a.help) for a in _positional(parser)}
+        needs = " and ".join(f"{name} ({about.get(name, 'a value')})" for name in missing.group(1).split(", "))
+        return f"`quickstudy {command.name}` needs {needs}; see `quickstudy {command.name} --help`."
+    text = re.sub(r"^unrecognized arguments: (.*)", rf"`quickstudy {command.name}` cannot place \1", text)
+    text = re.sub(r"^argument (--\S+): expected .*", r"\1 needs a value", text)
+    text = re.sub(r"^argument (--\S+): ignored explicit argument .*", r"\1 takes no value", text)
     return f"{text}; see `quickstudy {command.name} --help`."

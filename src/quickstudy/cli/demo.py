@@ -47,7 +47,7 @@ def run(options: Namespace) -> int:
         ("linear_probe", {}, dict(pooled_rows=64)),
     ):
         torch.manual_seed(options.seed)
-        learner = make(name, spec, net_options={"norm": "running"}, **own)
+        learner = make(name, spec, **own)
         print(f"training {name} ...")
         done = train(learner, source, steps=options.steps, lr=2e-3, out=out / name, **shared, **extra)  # type: ignore[arg-type]
         if done.stopped == "interrupted":

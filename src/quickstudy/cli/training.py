@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import torch
 from jsonargparse import ArgumentParser, Namespace
+from lightning_fabric.utilities.rank_zero import rank_zero_only
 
-from quickstudy.cli.arguments import Command, as_yaml, read_config
-from quickstudy.core.catalogue import build
+from quickstudy.cli.arguments import Command, as_yaml, check_seed, read_config
+from quickstudy.core.catalogue import arguments, build
 from quickstudy.core.errors import UserError
 from quickstudy.core.files import write_whole
 from quickstudy.core.learner import MetaLearner
 from quickstudy.core.source import Source
 from quickstudy.learners import make
+from quickstudy.nets import NETS, default_net
 from quickstudy.scores import in_words
 from quickstudy.tasks.sampling import Count
 from quickstudy.train import Run, train
 
-RESERVED: set[str | int] = {"learner", "source", "valid_source", "out", "resume", "overwrite", "progress"}
+RESERVED: set[str | int] = {"learner", "source", "valid_source", "out", "resume", "overwrite", "progress", "started"}
 
 
 def _add(parser: ArgumentParser) -> None:
@@ -43,7 +47,12 @@ def learner_of(options: Namespace, source: Source) -> MetaLearner:
     """The learner that the options describe, for the tasks of a source."""
     chosen: dict[str, Any] = options.learner.as_dict()
     net = options.net.as_dict()
-    return make(chosen.pop("name"), source.spec, net.pop("name"), net, **chosen)
+    name = net.pop("name")
+    if name not in NETS:  # the tasks decide, and every network's options could be given
+        name, net = default_net(source.spec.x_shape), {k: v for k, v in net.items() if v is not None}
+        for option in net.keys() - arguments(NETS[name]).keys():
+            raise UserError(f"--net.{option} is no option of {name}, which suits these tasks: see `quickstudy list nets`.")
+    return make(chosen.pop("name"), source.spec, name, net, **chosen)
 
 
 def validation(options: Namespace, source: Source) -> Source | None:
@@ -53,14 +62,14 @@ def validation(options: Namespace, source: Source) -> Source | None:
 
 
 def run(options: Namespace) -> int:
-    import torch
-
+    check_seed(options.train.seed, "--train.seed")
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     out = Path(options.out or f"runs/{options.learner.name}-{options.tasks.name}")
     torch.manual_seed(options.train.seed)
     source = source_of(options)
     learner = learner_of(options, source)
-    if not options.resume and (options.overwrite or not (out / "config.yaml").exists()):
-        write_whole(out / "config.yaml", as_yaml(_kept(options)).encode())
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file: give the folder of the run with --out.")
     done = train(
         learner,
         source,
@@ -69,16 +78,18 @@ def run(options: Namespace) -> int:
         resume=options.resume,
         overwrite=options.overwrite,
         progress=not options.quiet,
+        started=lambda: write_whole(out / "config.yaml", as_yaml(_kept(options)).encode()),
         **options.train.as_dict(),
     )
-    print(_said(done, options, out))
+    if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+        print(_said(done, options, out))
     return 130 if done.stopped == "interrupted" else 0
 
 
 def _kept(options: Namespace) -> Namespace:
     """The options that make a run what it is."""
     kept = options.clone()
-    for name in ("resume", "overwrite", "quiet", "out"):
+    for name in ("resume", "overwrite", "quiet", "out", "words"):
         kept.pop(name, None)
     return kept
 
@@ -91,7 +102,7 @@ def _before(words: Sequence[str]) -> Mapping[str, Any]:
     if "--resume" not in words:
         return {}
     given = [w.partition("=")[2] for w in words if w.startswith("--out=")]
-    given += [after for word, after in pairwise(words) if word == "--out"]
+    given += [after for word, after in pairwise(words) if word == "--out" and not after.startswith("--")]
     if not given:
         raise UserError("--resume needs the folder of the run: give it with --out.")
     config = Path(given[-1]) / "config.yaml"
@@ -121,7 +132,7 @@ def _said(done: Run, options: Namespace, out: Path) -> str:
 TRAIN = Command(
     "train",
     "Train a learner over many tasks and keep the best weights.",
-    "quickstudy train --learner protonet --tasks omniglot --tasks.way 60 --net.norm running --train.steps 6000\n"
+    "quickstudy train --learner protonet --tasks omniglot --tasks.way 60 --train.steps 6000\n"
     "quickstudy train --learner maml --tasks sinusoid --print_config > maml.yaml\n"
     "quickstudy train --config maml.yaml --train.lr 0.003 --out runs/maml",
     _add,

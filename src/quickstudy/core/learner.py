@@ -27,6 +27,8 @@ class MetaLearner(nn.Module, ABC):
 
     net_output: ClassVar[str] = "features"
     """What its `net` ends in: "features", or "objective" for one column per prediction."""
+    net_norm: ClassVar[str] = "running"
+    """The statistics that `make` gives its convolutional network, unless told otherwise."""
     kinds: ClassVar[tuple[str, ...]] = ("classification", "regression")
     """The kinds of task it can take."""
     objective: Objective

@@ -51,7 +51,8 @@ def make(
 ) -> MetaLearner:
     """The learner of that name with everything that the source's facts decide filled in.
 
-    net: a name of the net catalogue, or "auto" for the one that suits the inputs.
+    net: a name of the net catalogue, or "auto" for the one that suits the inputs. Convolutional networks
+    get the statistics that suit the method (`net_norm`), unless `net_options` says otherwise.
     Raises UserError for an unknown name, or a method that cannot take such tasks.
 
     >>> make("maml", Spec("regression", (1,)), inner_steps=1).net.size
@@ -66,8 +67,10 @@ def make(
     facts: dict[str, Any] = {"objective": objective, "x_shape": spec.x_shape, "classes": spec.train_classes}
     if "net" in known:
         backbone = NETS[default_net(spec.x_shape) if net == "auto" else net]
-        out = objective.size if cls.net_output == "objective" else None
-        facts["net"] = backbone(spec.x_shape, out=out, **(net_options or {}))  # type: ignore[call-arg]
+        chosen: dict[str, Any] = {"out": objective.size if cls.net_output == "objective" else None}
+        if "norm" in arguments(backbone):
+            chosen["norm"] = cls.net_norm
+        facts["net"] = backbone(spec.x_shape, **chosen | (net_options or {}))  # type: ignore[call-arg]
     return cls(**{k: v for k, v in facts.items() if k in known and k not in options}, **options)
 
 

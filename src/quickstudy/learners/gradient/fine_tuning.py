@@ -23,6 +23,8 @@ class FineTuning(MetaLearner):
     seen. `prior`: descent goes on from there.
     """
 
+    # running averages of the initialisation do not fit weights that move; as published: transductive
+    net_norm = "batch"
     net: Net
     objective: Objective
     inner_lr: float

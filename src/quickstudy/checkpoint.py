@@ -73,6 +73,10 @@ def read(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]
     another kind.
     """
     path = Path(path)
+    if path.is_dir():
+        inside = next((n for n in ("best.safetensors", "last.safetensors") if (path / n).is_file()), "")
+        hint = f"give {path / inside}" if inside else "give a file that quickstudy wrote"
+        raise UserError(f"{path} is a folder and no checkpoint: {hint}.")
     if not path.is_file():
         raise UserError(f"no checkpoint at {path}: check the path, or make one with `quickstudy train`.")
     try:
@@ -99,8 +103,11 @@ def read(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]
     if _digest(tensors, metadata["quickstudy"]) != saved:
         raise UserError(f"{path} was changed after it was written (its digest differs): use the original file.")
     if found != kind:
-        make = {"adapted": "quickstudy adapt", "learner": "quickstudy train"}.get(kind, "quickstudy train")
-        raise UserError(f"{path} holds {found!r} and {kind!r} is needed here: give a file that `{make}` wrote.")
+        made = {"adapted": "adapt", "learner": "train"}.get(kind, "train")
+        file = {"learner": "the best.safetensors", "training": "the last.safetensors"}.get(kind, "a file")
+        raise UserError(
+            f"{path} holds {found!r} and {kind!r} is needed here: give {file} that `quickstudy {made}` wrote."
+        )
     return tensors, card, saved
 
 

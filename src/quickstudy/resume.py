@@ -64,7 +64,7 @@ class Saved:
                 continue
             raise UserError(
                 f"the run in {self.path.parent} had {name} {old[name]} and is now given {new}: resume with "
-                "what it had, or add overwrite to start again."
+                "what it had, or add overwrite (in place of resume) to start again."
             )
 
     def load(self, learner: MetaLearner, optimizer: optim.Optimizer) -> Place:
@@ -104,16 +104,22 @@ def refuse_to_overwrite(folder: Path) -> None:
     """Raise UserError if a folder holds a run."""
     if any((folder / name).exists() for name in (LAST, BEST)):
         raise UserError(
-            f"{folder} holds a run already: add resume to go on with it, or overwrite to start again, or "
-            "choose another folder."
+            f"{folder} holds a run already: add resume to go on with it or overwrite to start again (they are "
+            "options), or choose another folder."
         )
 
 
 def clear(folder: Path) -> None:
-    """Make the folder, and take an earlier run out of it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in (LAST, BEST, "log.jsonl", *(p.name for p in folder.glob("events.out.tfevents.*"))):
-        (folder / name).unlink(missing_ok=True)
+    """Make the folder, and take an earlier run out of it.
+
+    Raises UserError where that may not be.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in (LAST, BEST, "log.jsonl", *(p.name for p in folder.glob("events.out.tfevents.*"))):
+            (folder / name).unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot use the folder {folder}: {error.strerror or error}; choose another one.") from None
 
 
 def flat(facts: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from rich import box
+from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
@@ -79,29 +82,66 @@ def heading(measure: str) -> str:
     return f"{measure.replace('_', ' ')} %" if measure in PERCENT else measure.replace("_", " ")
 
 
-def evaluation_table(evaluations: Sequence[Evaluation], title: str | None = None) -> Table:
-    """A table for the terminal: score, paired difference against the first, calibration, cost."""
-    first = evaluations[0]
-    table = Table(title=title, title_justify="left", caption=caption(evaluations), caption_justify="left")
-    table.add_column("learner")
-    for name in (heading(first.headline), f"against {first.learner}", "ECE %", "adapt ms/task", "state/task"):
-        table.add_column(Text(name), justify="right")
-    colours = {"better": "green", "worse": "red"}
-    for row in rows(evaluations):
-        difference = Text(f"{row.difference} {row.verdict}".strip(), style=colours.get(row.verdict, ""))
-        table.add_row(Text(row.learner), row.score, difference, row.ece, row.adapt, row.state)
+def terminal() -> Console:
+    """Where tables are printed: at least 80 columns wide, and wider where no terminal folds the lines."""
+    console = Console()
+    file = not console.is_terminal and "COLUMNS" not in os.environ
+    return Console(width=200) if file else console if console.width >= 80 else Console(width=80)
+
+
+def _table(*names: str) -> Table:
+    """A plain table that fits 80 columns, its first column to the left."""
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for i, name in enumerate(names):
+        table.add_column(Text(name), justify="right" if i else "left", overflow="fold")
     return table
 
 
-def curve_table(curve: Curve) -> Table:
+def evaluation_table(evaluations: Sequence[Evaluation], title: str | None = None) -> Group:
+    """A table for the terminal: score, paired difference against the first, calibration, cost."""
+    first, met = evaluations[0], rows(evaluations)
+    calibrated = any(row.ece for row in met)
+    table = _table("learner", heading(first.headline), f"against {first.learner}", *["ECE %"] * calibrated)
+    for name in ("adapt ms", "state"):
+        table.add_column(Text(name), justify="right")
+    table.columns[2].no_wrap = True
+    wide, long = max(len(row.difference) for row in met), max(len(row.verdict) for row in met)
+    colours = {"better": "green", "worse": "red"}
+    for row in met:
+        paired = f"{row.difference:>{wide}} {row.verdict:{long}}" if row.verdict else ""
+        ece = [row.ece] if calibrated else []
+        table.add_row(
+            Text(row.learner), row.score, Text(paired, style=colours.get(row.verdict, "")), *ece, row.adapt, row.state
+        )
+    return _titled(title, table, [caption(evaluations), "adapt and state: milliseconds and memory for each task"])
+
+
+def shot_table(curves: Sequence[Curve]) -> Group:
+    """A table for the terminal: a line for each learner, a column for each number of examples."""
+    first = curves[0]
+    shots = sorted({at for curve in curves for at in curve.at})
+    table = _table("shots", *map(str, shots))
+    for curve in curves:
+        measured = dict(zip(curve.at, zip(curve.means, curve.intervals, strict=True), strict=True))
+        cells = [in_words(curve.measure, *measured[at]) if at in measured else "" for at in shots]
+        named = "" if curve.measure == first.measure else f", {heading(curve.measure)}"
+        table.add_row(Text(f"{curve.learner}{named}"), *cells)
+    notes = list(dict.fromkeys(note for curve in curves for note in curve.notes))
+    return _titled(f"{heading(first.measure)} by number of examples, over {first.tasks} tasks", table, notes)
+
+
+def curve_table(curve: Curve) -> Group:
     """A table for the terminal: the measure at each point of a curve."""
-    title = f"{curve.learner}: {heading(curve.measure)} over {curve.tasks} tasks"
-    table = Table(title=title, title_justify="left", caption="\n".join(curve.notes) or None, caption_justify="left")
-    table.add_column({"shot": "shots", "step": "inner steps"}[curve.axis], justify="right")
-    table.add_column(Text(heading(curve.measure)), justify="right")
+    table = _table({"shot": "shots", "step": "inner steps"}[curve.axis], heading(curve.measure))
     for at, mean, half in zip(curve.at, curve.means, curve.intervals, strict=True):
         table.add_row(str(at), in_words(curve.measure, mean, half))
-    return table
+    return _titled(f"{curve.learner}: {heading(curve.measure)} over {curve.tasks} tasks", table, curve.notes)
+
+
+def _titled(title: str | None, table: Table, notes: Sequence[str]) -> Group:
+    """A table under its title and over its notes, neither of which is broken to the width of the table."""
+    above = [Text(title, style="italic")] if title else []
+    return Group(*above, table, *(Text(note, style="dim") for note in notes), Text())
 
 
 def caption(evaluations: Sequence[Evaluation]) -> str:

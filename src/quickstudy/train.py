@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,6 +74,7 @@ def train(
     nodes: int = 1,
     precision: Literal["32-true", "64-true", "bf16-mixed"] = "32-true",
     valid_source: Source | None = None,
+    started: Callable[[], object] | None = None,
 ) -> Run:
     """Train a learner over many tasks with Adam; the best weights on the validation tasks are kept.
 
@@ -109,6 +110,7 @@ def train(
         nodes: machines; start the same command on each with the variables of torchrun.
         precision: 32-true, 64-true, or bf16-mixed for autocast.
         valid_source: other tasks to validate on (fewer classes, say); `source` if not given.
+        started: called once, by the first process, when all was found to fit and before the first step.
 
     Raises:
         UserError: nothing to train, options or tasks that do not fit (before anything is written), or a
@@ -150,6 +152,8 @@ def train(
     ours = folder if fabric.is_global_zero else None
     if ours and not resume:
         clear(ours)
+    if started and fabric.is_global_zero:
+        started()
     shown, start = "", time.perf_counter() - place.seconds
 
     def save() -> None:

@@ -147,7 +147,7 @@ def test_options(refused, trained: Path, tmp_path: Path) -> None:
     assert "did you mean '--test_tasks'?" in refused("evaluate", trained, "--tests_tasks=3")
     assert "checkpoint" in refused("evaluate")
     assert "unknown learner 'centroids'" in refused("evaluate", trained, "--baselines=centroids", "--test_tasks=2")
-    assert "numbers with commas" in refused("evaluate", trained, "--shots=a", "--test_tasks=2")
+    assert "numbers from 1 with commas" in refused("evaluate", trained, "--shots=a", "--test_tasks=2")
     assert "device" in refused("evaluate", trained, "--device=tpu9")
     assert "takes regression tasks" in refused("train", "--learner=cnp", "--tasks=glyphs")
     assert "cannot read the config" in refused("train", "--config", tmp_path / "none.yaml")

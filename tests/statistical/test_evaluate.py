@@ -89,7 +89,7 @@ class Centroids(MetaLearner):
         columns = self.objective.one_hot(support)
         return {"centroid": columns.mT @ x / columns.sum(1).unsqueeze(-1)}
 
-    def predict(self, state, x):
+    def predict(self, state, x, weight=None):
         x = self.inner(x["x"] if isinstance(x, dict) else x)
         self.met.append(x)
         logits = -torch.cdist(x, state["centroid"]).square()
@@ -116,7 +116,7 @@ class Slope(MetaLearner):
     def adapt(self, support, prior=None):
         return list(self.path(support, 5))[-1]
 
-    def predict(self, state, x):
+    def predict(self, state, x, weight=None):
         return state["slope"] * x
 
 

@@ -123,7 +123,8 @@ def _parser(command: Command, names: Mapping[str, str]) -> ArgumentParser:
         elif slot == "net":
             _add_any_net(parser)
         parser.add_argument(f"--{slot}.name", type=str, default=name, help=f"the same as --{slot}; {choices}")
-    if names.get("net") in catalogue("net") and "--net.norm" in parser._option_string_actions:  # by default the statistics that suit the method
+    # by default the statistics that suit the method
+    if names.get("net") in catalogue("net") and "--net.norm" in parser._option_string_actions:
         parser.set_defaults({"net.norm": catalogue("learner")[names["learner"]].net_norm})
     return parser
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from jsonargparse import ArgumentParser, Namespace
-from rich.console import Console
 
 from quickstudy import checkpoint
 from quickstudy.cli.arguments import Command
@@ -15,10 +15,15 @@ from quickstudy.cli.evaluating import curves, measure, page, run_log
 from quickstudy.core.files import write_whole
 from quickstudy.core.learner import MetaLearner
 from quickstudy.learners import LEARNERS, make
-from quickstudy.tables import evaluation_table
+from quickstudy.tables import evaluation_table, terminal
 from quickstudy.tasks.glyphs import Glyphs
 from quickstudy.train import train
 
+TRAINED: tuple[tuple[str, dict[str, Any], dict[str, Any]], ...] = (
+    ("protonet", {"turns": True}, {"meta_batch": 1}),
+    ("linear_probe", {}, {"pooled_rows": 64}),
+)
+"""Name, options of the learner, options of its training."""
 BESIDE = ("logistic", "centroid", "chance")
 
 
@@ -42,10 +47,7 @@ def run(options: Namespace) -> int:
     shared = dict(valid_source=ask, valid_every=options.steps // 4, warmup=50, seed=options.seed, overwrite=True)
 
     learners: dict[str, MetaLearner] = {}
-    for name, own, extra in (
-        ("protonet", dict(turns=True), dict(meta_batch=1)),
-        ("linear_probe", {}, dict(pooled_rows=64)),
-    ):
+    for name, own, extra in TRAINED:
         torch.manual_seed(options.seed)
         learner = make(name, spec, **own)
         print(f"training {name} ...")
@@ -59,7 +61,7 @@ def run(options: Namespace) -> int:
 
     asked = Namespace(**{**vars(options), "split": "test", "shots": "1,2,5,10", "steps": 0, "curve_tasks": 100})
     found = [measure(learner, ask, asked, name) for name, learner in learners.items()]
-    Console().print(evaluation_table(found, title="unseen writing systems, 5-way 1-shot"))
+    terminal().print(evaluation_table(found, title="unseen writing systems, 5-way 1-shot"))
     few = {name: learners[name] for name in ("protonet", "linear_probe", "centroid")}
     shots, _ = curves(asked, few, ask)
     if options.json:

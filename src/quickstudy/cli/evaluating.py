@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,13 +11,14 @@ from typing import Any
 import torch
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from quickstudy import checkpoint
-from quickstudy.cli.arguments import Command
+from quickstudy.cli.arguments import Command, check_seed
 from quickstudy.core.catalogue import build
 from quickstudy.core.errors import UserError
-from quickstudy.core.files import write_whole
+from quickstudy.core.files import check_place, write_whole
 from quickstudy.core.learner import MetaLearner, Stepwise
 from quickstudy.core.source import Source, Split
 from quickstudy.curves import Curve, adaptation_curve, shot_curve
@@ -26,7 +27,7 @@ from quickstudy.learners import LEARNERS, make
 from quickstudy.record import read_log
 from quickstudy.report import write_report
 from quickstudy.scores import Evaluation
-from quickstudy.tables import curve_table, evaluation_table
+from quickstudy.tables import curve_table, evaluation_table, shot_table, terminal
 from quickstudy.tasks.pool import ClassSource
 
 BASELINES = {"classification": ("chance", "centroid", "logistic"), "regression": ("chance", "scratch")}
@@ -40,7 +41,7 @@ def _add(parser: ArgumentParser) -> None:
     parser.add_argument("--test_tasks", type=int, default=600, help="how many tasks; the same ones for every learner")
     parser.add_argument("--seed", type=int, default=0, help="decides which tasks")
     parser.add_argument("--baselines", type=str, default="auto", help="names with commas, auto, or none")
-    parser.add_argument("--beside", type=list[str], default=[], help="more checkpoints to compare with, as [A, B]")
+    parser.add_argument("--beside", type=list[str], default=[], help="more checkpoints to compare with, as A B")
     parser.add_argument("--shots", type=str, default="", help="measure a shot curve, as 1,2,5,10")
     parser.add_argument("--steps", type=int, default=0, help="measure the score after 0, 1, ... inner steps")
     parser.add_argument("--curve_tasks", type=int, default=200, help="tasks for each point of a curve")
@@ -50,8 +51,13 @@ def _add(parser: ArgumentParser) -> None:
 
 
 def _card_tasks(words: Sequence[str]) -> dict[str, Any]:
-    for word in words:
-        if word.endswith(".safetensors") and Path(word).is_file():
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        if word.startswith("-"):
+            if "=" not in word and rest and not rest[0].startswith("--"):
+                rest.pop(0)  # the value of the option
+        elif Path(word).is_file():
             card = checkpoint.read(word, "learner")[1]
             return {"tasks": card["tasks"]} if card.get("tasks") else {}
     return {}
@@ -62,7 +68,7 @@ def measure(learner: MetaLearner, source: Source, options: Namespace, name: str 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        line = bar.add_task(f"evaluating {name or 'the learner'}", total=options.test_tasks)
+        line = bar.add_task(escape(f"evaluating {name or 'the learner'}"), total=options.test_tasks)
         watch = lambda done: bar.update(line, completed=done)  # noqa: E731
         return evaluate(learner, source, options.split, options.test_tasks, options.seed, name=name, watch=watch)
 
@@ -72,7 +78,7 @@ def baselines(asked: str, source: Source, seed: int) -> dict[str, MetaLearner]:
 
     Raises UserError for one that is unknown or would have to be trained.
     """
-    names = BASELINES[source.spec.kind] if asked == "auto" else tuple(n for n in asked.split(",") if n != "none")
+    names = BASELINES[source.spec.kind] if asked == "auto" else _listed(asked)
     found: dict[str, MetaLearner] = {}
     for name in names:
         if LEARNERS[name].trained:
@@ -83,7 +89,25 @@ def baselines(asked: str, source: Source, seed: int) -> dict[str, MetaLearner]:
     return found
 
 
+def _listed(asked: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in asked.split(",") if name.strip() not in ("", "none"))
+
+
+def _check(options: Namespace) -> None:
+    """Raise UserError for what would only be found to be wrong after long work."""
+    check_seed(options.seed, "--seed")
+    for name, least in (("test_tasks", 1), ("curve_tasks", 1), ("steps", 0)):
+        if getattr(options, name) < least:
+            raise UserError(f"--{name} is {getattr(options, name)}: give a whole number of at least {least}.")
+    _shots(options.shots)
+    for path in filter(None, (options.json, options.report)):
+        if Path(path).suffix == ".safetensors":
+            raise UserError(f"{path} is the name of a checkpoint: give another one to --json and --report.")
+        check_place(path)
+
+
 def run(options: Namespace) -> int:
+    _check(options)
     device = _device(options.device)
     trained = checkpoint.load(options.checkpoint)
     if options.tasks.name == TRAINED:
@@ -97,11 +121,15 @@ def run(options: Namespace) -> int:
         learners[label if label not in learners else str(path)] = beside.learner.to(device)
     for name, learner in baselines(options.baselines, source, options.seed).items():
         learners.setdefault(name, learner.to(device))
+    if options.steps and not isinstance(trained.learner, Stepwise):
+        raise UserError(f"{own} does not adapt in steps, which --steps is about: leave it out.")
     found = [measure(learner, source, options, name) for name, learner in learners.items()]
-    Console().print(evaluation_table(found))
+    terminal().print(evaluation_table(found))
     shots, steps = curves(options, learners, source)
-    for made in [*shots.values(), *([steps] if steps else [])]:
-        Console().print(curve_table(made))
+    if shots:
+        terminal().print(shot_table(list(shots.values())))
+    if steps:
+        terminal().print(curve_table(steps))
     if options.json:
         numbers = {
             "evaluations": [json.loads(one.to_json()) for one in found],
@@ -110,8 +138,9 @@ def run(options: Namespace) -> int:
             "checkpoint": trained.card,
         }
         write_whole(options.json, (json.dumps(numbers, ensure_ascii=False) + "\n").encode())
+        print(f"wrote {options.json}")
     if options.report:
-        command = "quickstudy evaluate " + " ".join(sys.argv[2:])
+        command = shlex.join(["quickstudy", "evaluate", *options.words])
         log = run_log(Path(options.checkpoint).parent)
         page(options.report, command, trained.learner, trained.card, source, found, log, shots, steps)
         print(f"wrote {options.report}")
@@ -124,11 +153,8 @@ def curves(
     """The shot curves of all learners and the adaptation curve of the first, where asked for."""
     names = list(learners)
     made: dict[str, Curve] = {}
-    if options.shots:
-        try:
-            shots = [int(part) for part in options.shots.split(",")]
-        except ValueError:
-            raise UserError(f"--shots is {options.shots!r}: give numbers with commas, as 1,2,5,10.") from None
+    shots = _shots(options.shots)
+    if shots:
         for name in (n for n in names if n != "chance"):
             rest = (shots, options.curve_tasks, options.seed, options.split)
             made[name] = shot_curve(learners[name], source, *rest, name=name)
@@ -136,6 +162,16 @@ def curves(
         return made, None
     rest = (options.steps, options.curve_tasks, options.seed, options.split)
     return made, adaptation_curve(learners[names[0]], source, *rest, name=names[0])
+
+
+def _shots(asked: str) -> list[int]:
+    try:
+        shots = [int(part) for part in asked.split(",")] if asked else []
+        if min(shots, default=1) < 1:
+            raise ValueError
+    except ValueError:
+        raise UserError(f"--shots is {asked!r}: give whole numbers from 1 with commas, as 1,2,5,10.") from None
+    return shots
 
 
 def page(
@@ -201,4 +237,5 @@ EVALUATE = Command(
     run,
     {"tasks": TRAINED},
     _card_tasks,
+    ("beside",),
 )

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import re
 import sys
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 
 from quickstudy.allocator import keep_memory
 from quickstudy.cli.arguments import Command, parse
@@ -26,16 +30,34 @@ def main(argv: Sequence[str] | None = None) -> int:
         with warnings.catch_warnings():
             warnings.simplefilter("default", UserWarning)
             warnings.showwarning = _one_line
-            return _run(words)
+            code = _run(words)
+            sys.stdout.flush()
+            return code
     except UserError as error:
         print(f"quickstudy: {error}", file=sys.stderr)
+        return 2
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not re.search("out of memory|can't allocate memory", str(error)):
+            raise
+        print("quickstudy: there is not enough memory for this: give smaller numbers.", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("quickstudy: interrupted.", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader has seen enough, as with `| head`
-        sys.stderr.close()
+        _hush()
         return 0
+    except OSError as error:
+        _hush()
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"quickstudy: {where}{error.strerror or error}; free some space or choose other files.", file=sys.stderr)
+        return 2
+
+
+def _hush() -> None:
+    """Let Python's last flush go nowhere: the output cannot be written."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno())  # type: ignore[union-attr]
 
 
 def program() -> None:
@@ -59,6 +81,7 @@ def _run(words: list[str]) -> int:
         options = parse(command, rest)
     except SystemExit as done:
         return int(done.code or 0)
+    options.words = rest
     return command.run(options)
 
 
@@ -84,5 +107,7 @@ def overview() -> str:
     )
 
 
-def _one_line(message: Warning | str, *_: object) -> None:
+def _one_line(message: Warning | str, category: object = None, filename: str = "", *_: object) -> None:
+    if {"torch", "lightning_fabric"} & set(Path(filename).parts):
+        return  # not what a user of the tool can put right
     print(f"quickstudy: warning: {message}", file=sys.stderr)

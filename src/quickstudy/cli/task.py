@@ -4,23 +4,32 @@ from __future__ import annotations
 
 import csv
 import io
+import shlex
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from jsonargparse import ArgumentParser, Namespace
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 from torch import Tensor
 
 from quickstudy import checkpoint
 from quickstudy.adaptation import AdaptedTask, adapt, load_task
 from quickstudy.cli.arguments import Command
 from quickstudy.core.errors import UserError, nearest
-from quickstudy.core.files import write_whole
+from quickstudy.core.files import check_place, write_whole
+from quickstudy.tables import terminal
 from quickstudy.tasks.arrays import read_labelled, read_values
 from quickstudy.tasks.images import SUFFIXES
 
+LEFT = 40
+"""Columns of the terminal left to a row's name and label."""
+COLUMNS = 5
+"""Classes with a column of their own on the terminal; the file holds all of them."""
+NAMED = 10
+"""Classes named after adapting."""
 SHOWN = 20
 """Rows shown on the terminal; the file holds all of them."""
 
@@ -40,27 +49,51 @@ def _add_adapt(parser: ArgumentParser) -> None:
     parser.add_argument("--invert", action="store_true", help="the images show dark ink on white")
 
 
+def _check_out(out: str | None, inputs: Sequence[str]) -> None:
+    """Raise UserError where an output could not be written, or would take the place of what it is made from."""
+    if not out:
+        return
+    if any(Path(given).exists() and Path(out).exists() and Path(given).samefile(out) for given in inputs):
+        raise UserError(f"--out is {out}, which is read here and would be lost: give another name.")
+    check_place(out)
+
+
 def run_adapt(options: Namespace) -> int:
+    _check_out(options.out, [options.checkpoint, options.support])
+    if not options.out.endswith(".safetensors"):
+        raise UserError(f"--out is {options.out!r}: give a name that ends in .safetensors.")
+    if Path(options.out).exists():
+        try:
+            checkpoint.load_adapted(options.out)
+        except UserError:
+            raise UserError(f"{options.out} is no adapted task and would be lost: give another --out.") from None
     trained = checkpoint.load(options.checkpoint)
     x_shape = _shape(trained.card, options.checkpoint)
     if trained.learner.objective.kind == "regression":
         x, values = read_values(options.support, x_shape)
         if values is None:
-            raise UserError(f"{options.support} holds no y: the values are what the learner adapts to.")
+            raise UserError(f"{options.support} holds no y, which the learner adapts to: add an array named y.")
         task = adapt(trained, x, values, options.support)
     else:
+        arrays = options.support.endswith(".npz")
         x, labels, _ = read_labelled(options.support, x_shape, options.invert)
         if labels is None:
-            raise UserError(f"{options.support} has no labels: put the examples of each class in a folder of its own.")
+            how = "add an array named y" if arrays else "put the examples of each class in a folder of its own"
+            raise UserError(f"{options.support} has no labels: {how}.")
+        if (trained.card.get("tasks") or {}).get("invert") and not (options.invert or arrays):
+            warnings.warn("the learner was trained on inverted images; add --invert if these are alike", stacklevel=2)
         task = adapt(trained, x, labels, options.support)
+        task.card["invert"] = options.invert
     task.save(options.out)
     size = Path(options.out).stat().st_size
     what = f"{len(x)} rows"
     if task.classes:
-        counts = ", ".join(f"{name} ({n})" for name, n in task.card["counts"].items())
+        few = list(task.card["counts"].items())[:NAMED]
+        counts = ", ".join(f"{name} ({n})" for name, n in few)
+        counts += f" and {len(task.classes) - len(few)} more" if len(few) < len(task.classes) else ""
         what = f"{len(x)} examples of {len(task.classes)} classes: {counts}"
     print(f"adapted to {what}\nsaved {options.out} ({size / 1000:.1f} kB)")
-    print(f"next: quickstudy predict {options.out} FILES")
+    print(f"next: quickstudy predict {shlex.quote(options.out)} FILES" + " --invert" * options.invert)
     return 0
 
 
@@ -73,14 +106,24 @@ def _add_predict(parser: ArgumentParser) -> None:
 
 
 def run_predict(options: Namespace) -> int:
+    _check_out(options.out, [options.task, *options.inputs])
+    if options.out and Path(options.out).suffix in (".safetensors", ".npz", *SUFFIXES):
+        raise UserError(f"--out is {options.out!r} and is written as CSV: give a name that ends in .csv.")
     task = load_task(options.task, options.checkpoint)
+    if task.card.get("invert") and not options.invert and not all(p.endswith(".npz") for p in options.inputs):
+        warnings.warn(f"{options.task} was made with --invert; add it here if these images are alike", stacklevel=2)
     x_shape = _shape(task.card["checkpoint"], options.task)
     header, rows, said = _classes(task, options, x_shape) if task.classes else _values(task, options, x_shape)
     if options.out:
         text = io.StringIO()
         csv.writer(text).writerows([header, *rows])
         write_whole(options.out, text.getvalue().encode())
-    Console().print(_table(header, rows))
+    console = terminal()
+    room = console.width - LEFT - sum(2 + max(len(name), 6) for name in header[2:])
+    if task.classes and (len(task.classes) > COLUMNS or room < 0):  # the file holds them all
+        console.print(_table([*header[:2], "p(label)"], [[*row[:2], max(row[2:])] for row in rows]))
+    else:
+        console.print(_table(header, rows))
     if len(rows) > SHOWN:
         more = f"; all are in {options.out}" if options.out else ": give --out FILE.csv for all"
         print(f"{SHOWN} of {len(rows)} rows shown{more}")
@@ -130,7 +173,7 @@ def _values(task: AdaptedTask, options: Namespace, x_shape: tuple[int, ...]) -> 
     known = [(m, y) for m, (_, y) in zip(mean.split([len(p[0]) for p in parts]), parts, strict=True) if y is not None]
     if not known:
         return header, rows, ""
-    error = np.mean([float((m - y).square().mean()) for m, y in known])
+    error = float(torch.cat([(m - y).square().flatten() for m, y in known]).mean())
     return header, rows, f"mean squared error on the rows that bear values: {error:.4g}"
 
 
@@ -141,9 +184,9 @@ def _columns(name: str, values: Tensor) -> list[str]:
 def _table(header: list[str], rows: list[list]) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0))
     for i, name in enumerate(header):
-        table.add_column(name, justify="left" if i < 2 else "right", overflow="fold")
+        table.add_column(Text(name), justify="left" if i < 2 else "right", overflow="fold", no_wrap=i >= 2)
     for row in rows[:SHOWN]:
-        table.add_row(*map(str, row))
+        table.add_row(*(Text(str(cell)) for cell in row))
     return table
 
 

@@ -51,7 +51,7 @@ def learner_of(options: Namespace, source: Source) -> MetaLearner:
     if name not in NETS:  # the tasks decide, and every network's options could be given
         name, net = default_net(source.spec.x_shape), {k: v for k, v in net.items() if v is not None}
         for option in net.keys() - arguments(NETS[name]).keys():
-            raise UserError(f"--net.{option} is no option of {name}, which suits these tasks: see `quickstudy list nets`.")
+            raise UserError(f"--net.{option} is no option of {name}, which suits these tasks: choose another --net.")
     return make(chosen.pop("name"), source.spec, name, net, **chosen)
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+MANY = 20
+"""Names that a hint lists at most."""
+
 
 class UserError(Exception):
     """Something the user can put right. Its message is one sentence, shown without a traceback."""
@@ -20,4 +23,5 @@ def nearest(word: str, known: Iterable[str]) -> str:
     """
     names = sorted(known)
     close = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
-    return f"did you mean {close[0]!r}?" if close else f"choose one of: {', '.join(names)}."
+    more = f" and {len(names) - MANY} more" if len(names) > MANY else ""
+    return f"did you mean {close[0]!r}?" if close else f"choose one of: {', '.join(names[:MANY])}{more}."

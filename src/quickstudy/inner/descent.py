@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
+from quickstudy.core.errors import UserError
 from quickstudy.core.task import Examples, State
 
 Loss = Callable[[State, Examples], Tensor]
@@ -64,6 +65,8 @@ def descent_path(
     Differentiable if the caller records gradients (second order, or with the inner gradient taken
     as a constant if `first_order`); under no_grad the states are plain tensors.
     """
+    if steps < 0:
+        raise UserError(f"the number of inner steps is {steps}: give 0 or more (inner_steps, eval_steps).")
     differentiable = torch.is_grad_enabled()
     if not differentiable:
         # inner gradients are needed all the same: make leaves of our own, with no graph behind them

@@ -26,7 +26,7 @@ class MLP(Net):
     def __init__(self, x_shape: tuple[int, ...], out: int | None = None, width: int = 40, depth: int = 2):
         super().__init__()
         if not 0 <= depth <= 1000 or width < 1:
-            raise UserError(f"an MLP of depth {depth} and width {width}: the depth must be 0 to 1000.")
+            raise UserError(f"an MLP of depth {depth} and width {width}: give a depth of 0 to 1000, a width from 1.")
         self.x_shape = x_shape
         self.out = out
         self.width = width

@@ -170,7 +170,7 @@ def read_labelled(
             return read_folder(path, x_shape, invert)
         return read_images([path], x_shape, invert), None, [path.name]
     if path.suffix.lower() != ".npz":
-        raise UserError(f"cannot read {path}: give an .npz file, a folder of images, or an image.")
+        raise UserError(f"cannot read {path}: give an .npz file (numpy.savez), a folder of images, or an image.")
     x, y = read_arrays(path)
     if len(x) == 0:
         raise UserError(f"{path} holds no rows: give at least one.")
@@ -200,7 +200,7 @@ def read_values(path: str | os.PathLike[str], x_shape: tuple[int, ...]) -> tuple
     x = torch.from_numpy(np.asarray(given, np.float32))
     x = x.unsqueeze(1) if x.dim() == 1 else x
     if tuple(x.shape[1:]) != x_shape or not len(x):
-        raise UserError(f"{path} holds x of shape {tuple(x.shape)} and the learner takes rows of shape {x_shape}.")
+        raise UserError(f"{path} holds x of shape {tuple(x.shape)} and the learner takes {x_shape}: give such rows.")
     check_finite(x, f"{path}, x")
     y = next((found[k] for k in Y_KEYS if k in found), None)
     if y is None:

@@ -80,7 +80,7 @@ class Folder(ClassSource):
                     image = open_image(file, "L" if self.grey else "RGB")
                 except UserError as error:
                     if not self.skip_unreadable:
-                        raise
+                        raise UserError(f"{str(error).rstrip('.')}, or set skip_unreadable to leave it out.") from None
                     warnings.warn(f"left out an unreadable image: {error}", stacklevel=2)
                     continue
                 first = first or (file, image.size)
@@ -136,8 +136,20 @@ def read_folder(
     x: (n, *x_shape), float32 in [0, 1]. Raises UserError if there is no image.
     """
     classes = _checked(path)
-    files = [f for folder in classes or [path] for f in image_files(folder)]
+    found = {folder: image_files(folder) for folder in classes or [path]}
+    files = [f for inside in found.values() for f in inside]
     if not files:
         raise UserError(f"there is no image in {path}: put images in it, or in one sub-folder for each class.")
+    loose = image_files(path) if classes else []
+    if loose:
+        warnings.warn(f"left out what lies beside the sub-folders of {path}: {_some(loose)}", stacklevel=2)
+    empty = [folder for folder, inside in found.items() if not inside]
+    if empty:
+        warnings.warn(f"left out sub-folders of {path} without an image: {_some(empty)}", stacklevel=2)
     labels = [f.parent.name for f in files] if classes else None
     return read_images(files, x_shape, invert), labels, [str(f.relative_to(path)) for f in files]
+
+
+def _some(paths: list[Path]) -> str:
+    more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
+    return ", ".join(p.name for p in paths[:3]) + more

@@ -50,7 +50,7 @@ def open_image(file: str | os.PathLike[str] | bytes, mode: str, name: str = "") 
     except Exception as error:  # Pillow's decoders raise nearly anything on a damaged file
         reason = "it does not exist" if isinstance(error, FileNotFoundError) else "it is damaged or no image"
         raise UserError(
-            f"cannot read the image {name}: {reason}; replace or remove it, or skip unreadable images."
+            f"cannot read the image {name}: {reason}; replace or remove it."
         ) from None
 
 

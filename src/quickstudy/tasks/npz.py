@@ -31,7 +31,8 @@ def read_npz(path: Path, keys: Iterable[str]) -> dict[str, np.ndarray]:
         raise
     except Exception as error:  # numpy, zipfile and zlib each have errors of their own
         raise UserError(
-            f"cannot read {path}: it is no .npz file, is damaged, or holds Python objects."
+            f"cannot read {path}: it is no .npz file, is damaged, or holds Python objects; "
+            "save numbers with numpy.savez."
         ) from error
     if not found:
         names = ", ".join(held) or "nothing"

@@ -86,6 +86,8 @@ class Episode:
             raise UserError(f"unknown scheme {scheme!r}: {nearest(scheme, ['fixed', 'meta_dataset'])}")
         if not 0 <= imbalance < math.inf:
             raise UserError(f"imbalance is {imbalance}: give 0 (every class the same shot) or more.")
+        if count_range(way, "way")[0] < 2:
+            raise UserError(f"way is {way}: give at least 2 classes to tell apart, or a range such as 2-5.")
         ranges = count_range(way, "way"), count_range(shot, "shot"), count_range(query, "query")
         return cls(*ranges, imbalance, "fixed" if scheme == "fixed" else "meta_dataset")
 

@@ -59,7 +59,8 @@ def run(options: Namespace) -> int:
         learners[name] = done.learner
     learners |= {name: make(name, ask.spec) for name in BESIDE if not LEARNERS[name].trained}
 
-    asked = Namespace(**{**vars(options), "split": "test", "shots": "1,2,5,10", "steps": 0, "curve_tasks": 100})
+    fewer = min(100, options.test_tasks)
+    asked = Namespace(**{**vars(options), "split": "test", "shots": "1,2,5,10", "steps": 0, "curve_tasks": fewer})
     found = [measure(learner, ask, asked, name) for name, learner in learners.items()]
     terminal().print(evaluation_table(found, title="unseen writing systems, 5-way 1-shot"))
     few = {name: learners[name] for name in ("protonet", "linear_probe", "centroid")}

@@ -19,6 +19,7 @@ from quickstudy.cli import main as quickstudy
 from quickstudy.evaluate import evaluating, ready
 from quickstudy.report import task_picture
 from quickstudy.scores import Evaluation
+from quickstudy.tasks.glyphs import script
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 
@@ -31,7 +32,7 @@ def main() -> None:
         found = [Evaluation.from_json(json.dumps(one)) for one in json.loads((folder / "scores.json").read_text())]
         trained = qs.load(folder / "demo" / "protonet" / "best.safetensors")
     source = qs.tasks.Glyphs(way=5, shot=1, query=5)
-    scripts = sorted({name.split()[1].title() for name in source.names("test")})
+    scripts = sorted({script(name[0]).title() for name in source.names("test")})
     rows = [(one.learner, {"mean": one.mean(), "interval": one.interval()}, one.ece) for one in found]
     write("demo", {"rows": rows, "test_tasks": found[0].tasks, "scripts": ", ".join(scripts), **machine()})
     learner = ready(trained.learner, source)

@@ -16,7 +16,7 @@ from quickstudy.core.files import write_whole
 from quickstudy.core.learner import MetaLearner
 from quickstudy.learners import LEARNERS, make
 from quickstudy.tables import evaluation_table, terminal
-from quickstudy.tasks.glyphs import Glyphs
+from quickstudy.tasks.glyphs import Glyphs, script
 from quickstudy.train import train
 
 TRAINED: tuple[tuple[str, dict[str, Any], dict[str, Any]], ...] = (
@@ -42,7 +42,7 @@ def run(options: Namespace) -> int:
     source = Glyphs(way=20, shot=1, query=5)
     ask = source.reshaped(way=5, query=10)
     spec = source.spec
-    names = ", ".join(sorted({name.split()[1].title() for name in source.names("test")}))
+    names = ", ".join(sorted({script(name[0]).title() for name in source.names("test")}))
     print(f"{spec.train_classes} letters to train on; to be tested on letters of {names}.")
     shared = dict(valid_source=ask, valid_every=options.steps // 4, warmup=50, seed=options.seed, overwrite=True)
 

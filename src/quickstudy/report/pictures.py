@@ -94,7 +94,7 @@ def _images(task: Task, names: Sequence[str] | None, predictions: Tensor | None)
         frame = ((x, x + 1, x + 1, x, x), (y, y, y + 1, y + 1, y))
         plot.plot(*frame, color=edge, linewidth=width, zorder=2, solid_joinstyle="miter")
 
-    left, step = max(len(_label(names, c)) for c in classes) * 0.11 + 0.2, 1.1 if predictions is None else 1.38
+    left, step = max(len(_label(names, c)) for c in classes) * 0.13 + 0.2, 1.1 if predictions is None else 1.38
     middle = left + shot * 1.1 + 0.5
     right, bottom = middle + asked * 1.1, 0.35 + len(classes) * step
     drawn = figure(0.62 * right, 0.62 * bottom, layout=None)

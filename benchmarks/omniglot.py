@@ -1,6 +1,6 @@
 """Omniglot, Vinyals split, rotations as classes: train on two CPU cores, then score unseen characters.
 
-    python benchmarks/omniglot.py protonet          # about 16 minutes
+    python benchmarks/omniglot.py protonet          # about 15 minutes on two idle cores
     python benchmarks/omniglot.py maml              # about 40 minutes, second order
     python benchmarks/omniglot.py maml_first_order  # about 25 minutes
 

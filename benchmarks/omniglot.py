@@ -80,6 +80,7 @@ def main() -> None:
     if int(os.environ.get("LOCAL_RANK", "0")) > 0:  # the first process scores and writes
         return
     options["cpu_seconds"] = (time.process_time() - begin) * options.get("devices", 1)
+    threads = torch.get_num_threads()
     torch.set_num_threads(os.cpu_count() or 1)
     rows = {}
     for way, shot in shapes:
@@ -102,6 +103,7 @@ def main() -> None:
             "differences": DIFFERENCES[args.row],
             "rows": rows,
             **machine(),
+            "threads": threads,
         },
     )
 

@@ -65,9 +65,10 @@ def omniglot() -> str:
         if found:
             options = found["options"]
             trained = f"{options['steps']:,} steps of {options['meta_batch']} task(s), {minutes(found)}"
+            processes, threads = options.get("devices", 1), found["threads"]
             how = "transductive" if found["transductive"] else "not transductive"
             parts += [
-                f"- **{title}**: {trained} on {found['hardware']}, {found['threads']} threads; {how}. "
+                f"- **{title}**: {trained} on {found['hardware']}, {processes} process(es) of {threads} thread(s); {how}. "
                 f"Differences from the published protocol: {found['differences']} "
                 f"`python benchmarks/omniglot.py {key}`"
             ]

@@ -1,6 +1,6 @@
 """Trained on letters of fonts, tested on Omniglot's handwriting without having seen it.
 
-    python benchmarks/transfer.py        # about five minutes
+    python benchmarks/transfer.py
 
 Writes benchmarks/results/transfer.json: a prototypical network and a linear probe beside nearest centroid and
 logistic regression on raw pixels, on the same 600 tasks of Omniglot's test characters.

@@ -68,8 +68,8 @@ def omniglot() -> str:
             processes, threads = options.get("devices", 1), found["threads"]
             how = "transductive" if found["transductive"] else "not transductive"
             parts += [
-                f"- **{title}**: {trained} on {found['hardware']}, {processes} process(es) of {threads} thread(s); {how}. "
-                f"Differences from the published protocol: {found['differences']} "
+                f"- **{title}**: {trained} on {found['hardware']}, {processes} process(es) of {threads} "
+                f"thread(s); {how}. Differences from the published protocol: {found['differences']} "
                 f"`python benchmarks/omniglot.py {key}`"
             ]
     return "\n".join(parts)

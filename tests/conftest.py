@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from quickstudy.cli import main
 
 
 @pytest.fixture(scope="session")
@@ -20,3 +23,18 @@ def test_data() -> Path:
             pytrace=False,
         )
     return folder
+
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Runs a command that must be refused, and gives back the one sentence it said."""
+
+    def run(*words: str | Path) -> str:
+        capsys.readouterr()
+        assert main([str(word) for word in words]) == 2
+        said = capsys.readouterr().err.strip()
+        assert said.startswith("quickstudy: ") and "Traceback" not in said
+        assert "\n" not in said and said.endswith((".", "?")), said
+        return said
+
+    return run

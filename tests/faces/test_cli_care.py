@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -26,20 +25,6 @@ def class_folder(path: Path, *names: str, per_class: int = 4) -> Path:
         for i in range(per_class):
             Image.fromarray(rng.integers(0, 255, (16, 16), np.uint8)).save(path / name / f"{i}.png")
     return path
-
-
-@pytest.fixture
-def refused(capsys) -> Callable[..., str]:
-    """Runs a command that must be refused, and gives back the one sentence it said."""
-
-    def run(*words: str | Path) -> str:
-        capsys.readouterr()
-        assert main([str(word) for word in words]) == 2
-        said = capsys.readouterr().err.strip()
-        assert said.startswith("quickstudy: ") and "\n" not in said and said.endswith((".", "?")), said
-        return said
-
-    return run
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -25,21 +24,6 @@ def class_folder(path: Path, classes: int = 6, per_class: int = 4, size: int = 1
             pixels = rng.integers(0, 255, (size, size), np.uint8)
             Image.fromarray(pixels).save(path / f"class {c}" / f"{i}.png")
     return path
-
-
-@pytest.fixture
-def refused(capsys) -> Callable[..., str]:
-    """Runs a command that must be refused, and gives back what it said."""
-
-    def run(*words: str | Path) -> str:
-        capsys.readouterr()
-        assert main([str(word) for word in words]) == 2
-        said = capsys.readouterr().err.strip()
-        assert said.startswith("quickstudy: ") and "Traceback" not in said
-        assert "\n" not in said and said.endswith((".", "?")), said
-        return said
-
-    return run
 
 
 def on(path: Path, *more: str) -> list[str]:

@@ -14,7 +14,7 @@ from quickstudy.cli.arguments import Command
 from quickstudy.cli.evaluating import curves, measure, page, run_log
 from quickstudy.core.files import write_whole
 from quickstudy.core.learner import MetaLearner
-from quickstudy.learners import LEARNERS, make
+from quickstudy.learners import make
 from quickstudy.tables import evaluation_table, terminal
 from quickstudy.tasks.glyphs import Glyphs, script
 from quickstudy.train import train
@@ -57,7 +57,7 @@ def run(options: Namespace) -> int:
             return 130
         print(f"  {done.steps} steps in {done.seconds:.0f} seconds")
         learners[name] = done.learner
-    learners |= {name: make(name, ask.spec) for name in BESIDE if not LEARNERS[name].trained}
+    learners |= {name: make(name, ask.spec) for name in BESIDE}
 
     fewer = min(100, options.test_tasks)
     asked = Namespace(**{**vars(options), "split": "test", "shots": "1,2,5,10", "steps": 0, "curve_tasks": fewer})

@@ -45,6 +45,7 @@ ROWS: dict[str, Callable[[Path], Source]] = {
     "arrays-imbalanced": lambda data: Arrays(str(data / "rows.npz"), 3, 4, 2, imbalance=1.0, **THIRDS),
     "arrays-meta-dataset": lambda data: Arrays(str(data / "rows.npz"), **META_DATASET, **THIRDS),
     "arrays-in-memory": lambda data: Arrays.of(*rows(), **EPISODE, **THIRDS),
+    "arrays-on-disk": lambda data: Arrays(str(data / "mapped"), **EPISODE, **THIRDS),
     "sinusoid": lambda data: Sinusoid(),
     "sinusoid-variable": lambda data: Sinusoid(shot="2-6", noise=0.1),
     "harmonics": lambda data: Harmonics(),
@@ -67,6 +68,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     rng = np.random.default_rng(0)
     x, y = rows()
     np.savez(folder / "rows.npz", x=x, y=np.array(y))
+    (folder / "mapped").mkdir()
+    np.save(folder / "mapped" / "x.npy", x)
+    np.save(folder / "mapped" / "y.npy", np.array(y))
     characters = [f"Alphabet{i // 5}/character{i % 5 + 1:02}" for i in range(CLASSES * 2)]
     np.savez(
         folder / "characters.npz",

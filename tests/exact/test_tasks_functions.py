@@ -15,6 +15,7 @@ from quickstudy.core.source import generator
 from quickstudy.core.task import Examples
 from quickstudy.tasks.functions import Harmonics, Mixture, Sinusoid
 from quickstudy.tasks.gaussian_process import GaussianProcess
+from quickstudy.tasks.sampling import branch
 
 EVERY = [Sinusoid(), Harmonics(), Mixture(), GaussianProcess()]
 
@@ -54,6 +55,22 @@ def test_sinusoid_formula_and_ranges():
         assert -5 <= float(part.x.min()) < -4.99 and 4.99 < float(part.x.max()) <= 5
     assert 0.1 <= float(amplitude.min()) < 0.12 and 4.98 < float(amplitude.max()) <= 5
     assert 0 <= float(phase.min()) < 0.01 and math.pi - 0.01 < float(phase.max()) <= math.pi
+
+
+def test_the_stream_of_sinusoids_is_the_one_that_figures_were_made_with():
+    # Drawn number by number, as it was when benchmarks/results/sinusoid.json was written.
+    source = Sinusoid()
+    rng = branch(source.rng(0, "train", 7), "train")
+    amplitude, phase = (torch.rand(25, 1, generator=rng) for _ in range(2))
+    x = -5.0 + (5.0 - -5.0) * torch.rand(25, 20, 1, generator=rng)
+    amplitude, phase = 0.1 + (5.0 - 0.1) * amplitude, 0.0 + (math.pi - 0.0) * phase
+    y = amplitude.unsqueeze(-1) * torch.sin(x - phase.unsqueeze(-1))
+    tasks = source.sample("train", 25, source.rng(0, "train", 7))
+    for part, at in zip(tasks, (slice(0, 10), slice(10, 20)), strict=True):
+        assert torch.equal(part.x, x[:, at]) and torch.equal(part.y, y[:, at])
+        assert torch.equal(part.weight, torch.ones(25, 10))
+    first = [-4.6696, 1.8142, 0.6956]
+    assert torch.allclose(tasks.support.x[0, :3, 0], torch.tensor(first), atol=1e-4)
 
 
 def test_harmonics_formula():

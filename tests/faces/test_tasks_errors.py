@@ -94,6 +94,40 @@ def test_files_that_are_no_arrays(tmp_path):
     refuses(lambda: Arrays(str(tmp_path / "unlabelled.npz")).prepare(), "no labels")
 
 
+def test_folders_of_arrays(tmp_path):
+    rows, labels, content = np.zeros((12, 3)), np.arange(12) % 3, {}
+
+    def holding(name, **arrays):
+        place = tmp_path / name
+        place.mkdir()
+        for key, array in arrays.items():
+            np.save(place / f"{key}.npy", array, allow_pickle=True)
+        content[name] = place
+        return Arrays(str(place))
+
+    assert holding("good", x=rows, y=labels).spec.train_classes == 1
+    refuses(holding("empty").prepare, "holds no x.npy", "the tasks named folder")
+    refuses(holding("unlabelled", images=rows).prepare, "no y.npy", "every row of images.npy")
+    refuses(holding("short", x=rows, y=labels[:5]).prepare, "shape (5,)", "12 rows")
+    refuses(holding("flat", x=rows[:, 0], y=labels).prepare, "x.npy", "shape (12,)", "one row for each example")
+    refuses(holding("text", x=rows.astype(str), y=labels).prepare, "x.npy", "not numbers")
+    refuses(holding("complex", x=rows.astype(complex), y=labels).prepare, "complex128, not numbers")
+    refuses(holding("objects", x=np.full((12, 3), None), y=labels).prepare, "cannot read", "Python objects")
+    refuses(holding("object labels", x=rows, y=labels.astype(object)).prepare, "cannot read", "y.npy")
+    refuses(holding("halves", x=rows, y=labels + 0.5).prepare, "whole numbers or text")
+    refuses(holding("none", x=rows[:0], y=labels[:0]).prepare, "none")
+    holding("cut", x=rows, y=labels)
+    whole = (content["cut"] / "x.npy").read_bytes()
+    for length in (0, 5, 100, len(whole) - 1):
+        (content["cut"] / "x.npy").write_bytes(whole[:length])
+        refuses(Arrays(str(content["cut"])).prepare, "cannot read", "x.npy", "cut short")
+    (content["cut"] / "x.npy").write_text("hello")
+    refuses(Arrays(str(content["cut"])).prepare, "cannot read", "x.npy")
+    with open(content["cut"] / "x.npy", "wb") as file:
+        np.savez(file, x=rows)
+    refuses(Arrays(str(content["cut"])).prepare, "x.npy is an archive")
+
+
 def test_options_that_make_no_sense():
     x, y = torch.randn(100, 3), [i % 10 for i in range(100)]
     refuses(lambda: sample(Arrays.of(x, y, scheme="meta-dataset")), "did you mean 'meta_dataset'")

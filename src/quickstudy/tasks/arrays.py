@@ -15,17 +15,17 @@ from quickstudy.core.errors import UserError
 from quickstudy.core.source import check_finite
 from quickstudy.tasks.folder import read_folder
 from quickstudy.tasks.images import SUFFIXES, channels_first, fit_shape, read_images
-from quickstudy.tasks.npz import read_npz
+from quickstudy.tasks.mapped import map_arrays
+from quickstudy.tasks.npz import X_KEYS, Y_KEYS, read_npz
 from quickstudy.tasks.pool import ClassSource, Pool, held_out
 from quickstudy.tasks.sampling import Count
 
-X_KEYS = ("x", "images", "image", "data")
-Y_KEYS = ("y", "labels", "label")
-
 
 class Arrays(ClassSource):
-    """Tasks from labelled rows: an .npz file with x (or images) and y (or labels), or arrays in memory.
+    """Tasks from labelled rows: an .npz file with x (or images) and y (or labels), a folder, or arrays in memory.
 
+    A folder holds x.npy (or images.npy) and y.npy (or labels.npy): there x may be larger than memory, for its rows
+    stay on the disk until a task has them, and are then looked at for the first time (a NaN, say).
     x: (row, *x_shape), numbers; (row, h, w) and (row, h, w, c) become (row, c, h, w), bytes become [0, 1].
     y: (row,), whole numbers or text. Whole classes are held out for valid and test.
 
@@ -106,10 +106,10 @@ class Arrays(ClassSource):
                 "make the source again with Arrays.of(x, y), or save x and y to an .npz file and give its path."
             )
         elif not self.path:
-            raise UserError("arrays needs a path: give an .npz file that holds x and y.")
+            raise UserError("arrays needs a path: give an .npz file, or a folder of .npy files, that holds x and y.")
         else:
-            x, y = read_arrays(Path(self.path))
-            where = self.path
+            where, path = self.path, Path(self.path)
+            x, y = map_arrays(path) if path.is_dir() else read_arrays(path)
             if y is None:
                 raise UserError(f"{where} holds no labels: add an array named y (or labels).")
         if y.ndim != 1 or len(y) != len(x):
@@ -118,7 +118,8 @@ class Arrays(ClassSource):
             )
         names, label = class_numbers(y, where)
         splits = held_out(len(names), self.valid_fraction, self.test_fraction, self.split_seed)
-        return Pool.of(channels_first(x), label, names, splits, where=where)
+        rows = channels_first(x) if isinstance(x, Tensor) else x
+        return Pool.of(rows, label, names, splits, where=where)
 
 
 def class_numbers(y: np.ndarray, where: str) -> tuple[list[str], Tensor]:

@@ -22,7 +22,7 @@ class Folder(ClassSource):
     Whole classes are held out for valid and test; if the folder consists of folders train, valid, test that
     hold the class folders, those are the splits. mixed_sizes: "resize", or "refuse" images of several sizes.
     invert: dark ink on white becomes bright ink on black. An unreadable image raises, or is left out with a
-    warning if skip_unreadable.
+    warning if skip_unreadable. rotations: quarter turns are classes of their own; mirrors, jitter: as in Omniglot.
     """
 
     def __init__(
@@ -39,6 +39,8 @@ class Folder(ClassSource):
         mixed_sizes: str = "resize",
         skip_unreadable: bool = False,
         rotations: bool = False,
+        mirrors: bool = False,
+        jitter: float = 0.0,
         valid_fraction: float = 0.2,
         test_fraction: float = 0.2,
         split_seed: int = 0,
@@ -55,6 +57,8 @@ class Folder(ClassSource):
         self.mixed_sizes = mixed_sizes
         self.skip_unreadable = skip_unreadable
         self.rotations = rotations
+        self.mirrors = mirrors
+        self.jitter = jitter
         self.valid_fraction = valid_fraction
         self.test_fraction = test_fraction
         self.split_seed = split_seed

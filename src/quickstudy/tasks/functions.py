@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -49,30 +50,34 @@ class FunctionSource(Source):
     def sample(self, split: Split, tasks: int, rng: torch.Generator) -> Task:
         rng = self._stream(split, rng)
         (fewest, most), (_, asked) = count_range(self.shot, "shot"), count_range(self.query, "query")
-        parameters = self.draw(tasks, rng)
-        x, y, weight = self._rows(parameters, most + asked, rng)
-        query = Examples(x[:, most:], y[:, most:], weight[:, most:])
-        x, y, weight = x[:, :most], y[:, :most], weight[:, :most]
-        if fewest < most:
-            shots = whole(fewest, most, (tasks, 1), rng)
-            weight = (torch.arange(most, device=self.device) < shots).to(weight.dtype)
-            x, y = x * weight.unsqueeze(-1), y * weight.unsqueeze(-1)
-        return Task(Examples(x, y, weight), query)
+        x, y = self._rows(tasks, most + asked, rng)
+        x, asked_x = x.split_with_sizes((most, asked), 1)
+        y, asked_y = y.split_with_sizes((most, asked), 1)
+        query = Examples(asked_x, asked_y, torch.ones(tasks, asked, device=rng.device))
+        if fewest == most:
+            return Task(Examples(x, y, torch.ones(tasks, most, device=rng.device)), query)
+        shots = whole(fewest, most, (tasks, 1), rng)
+        weight = (torch.arange(most, device=rng.device) < shots).to(x.dtype)
+        return Task(Examples(x * weight.unsqueeze(-1), y * weight.unsqueeze(-1), weight), query)
 
     def sample_pooled(self, split: Split, rows: int, rng: torch.Generator) -> Examples:
         rng = self._stream(split, rng)
-        x, y, weight = self._rows(self.draw(rows, rng), 1, rng)
-        return Examples(x.transpose(0, 1), y.transpose(0, 1), weight.transpose(0, 1))
+        x, y = self._rows(rows, 1, rng)
+        return Examples(x.transpose(0, 1), y.transpose(0, 1), torch.ones(1, rows, device=rng.device))
 
-    def _rows(self, parameters: Tensor, n: int, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """x, y (task, n, 1) and weight (task, n) of n points of each function."""
+    def functions(self, tasks: int, n: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """x and y (task, n, 1), without noise, of n points of each of `tasks` functions."""
+        parameters = self.draw(tasks, rng)
         x = self.points(parameters, n, rng)
-        y = self.evaluate(parameters, x)
+        return x, self.evaluate(parameters, x)
+
+    def _rows(self, tasks: int, n: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        x, y = self.functions(tasks, n, rng)
         if self.noise < 0:
             raise UserError(f"noise is {self.noise}: give a standard deviation of at least 0.")
         if self.noise > 0:
             y = y + self.noise * torch.randn(y.shape, generator=rng, device=rng.device)
-        return x, y, torch.ones(x.shape[:2], device=x.device)
+        return x, y
 
     def _stream(self, split: Split, rng: torch.Generator) -> torch.Generator:
         """A random stream of its own for each split, on the device of this source."""
@@ -83,7 +88,7 @@ class FunctionSource(Source):
 
 def uniform(shape: tuple[int, ...], low: float, high: float, rng: torch.Generator) -> Tensor:
     """Numbers uniform between low and high."""
-    return low + (high - low) * torch.rand(shape, generator=rng, device=rng.device)
+    return torch.rand(shape, generator=rng, device=rng.device).mul_(high - low).add_(low)
 
 
 class Sinusoid(FunctionSource):
@@ -107,6 +112,24 @@ class Sinusoid(FunctionSource):
     def evaluate(self, parameters: Tensor, x: Tensor) -> Tensor:
         amplitude, phase = _columns(parameters)
         return amplitude * torch.sin(x - phase)
+
+    def functions(self, tasks: int, n: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """The same numbers as by `draw`, `points` and `evaluate`, drawn at once: networks are so small here that
+        every operation counts."""
+        width, low = _sinusoid_ranges(tasks, n, rng.device, torch.get_default_dtype())
+        drawn = torch.rand(len(low), generator=rng, device=rng.device).mul_(width).add_(low)
+        amplitude, phase, x = drawn.split_with_sizes((tasks, tasks, tasks * n))
+        x = x.view(tasks, n, 1)
+        return x, (x - phase.view(tasks, 1, 1)).sin_().mul_(amplitude.view(tasks, 1, 1))
+
+
+@lru_cache(maxsize=16)
+def _sinusoid_ranges(tasks: int, n: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Width and lower end of the range of every number that sinusoids are drawn with: amplitudes, phases, points."""
+    counts = torch.tensor([tasks, tasks, tasks * n])
+    ends = torch.tensor([[5.0 - 0.1, math.pi, 5.0 - -5.0], [0.1, 0.0, -5.0]], dtype=dtype)
+    width, low = ends.repeat_interleave(counts, 1).to(device)
+    return width, low
 
 
 class Harmonics(FunctionSource):

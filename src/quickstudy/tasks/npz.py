@@ -10,6 +10,10 @@ import numpy as np
 from quickstudy.core.errors import UserError
 from quickstudy.core.files import write_whole
 
+X_KEYS = ("x", "images", "image", "data")
+Y_KEYS = ("y", "labels", "label")
+"""Names under which inputs and labels are looked for, the preferred one first."""
+
 
 def read_npz(path: Path, keys: Iterable[str]) -> dict[str, np.ndarray]:
     """Those arrays of an .npz file that are named in `keys` and are there.

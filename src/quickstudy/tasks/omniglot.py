@@ -36,6 +36,8 @@ class Omniglot(ClassSource):
     split: "vinyals", the 1028 / 172 / 423 characters of Vinyals and others (arXiv 1606.04080), or "background",
     where test is the evaluation set and `valid_fraction` of the background alphabets are held out for valid.
     rotations: the turns by 90, 180 and 270 degrees are classes of their own (4112 / 688 / 1692).
+    mirrors: in training tasks a class may be mirrored, for another class. jitter: in training tasks every drawing
+    is turned, stretched, sheared and shifted by up to this share (0.1: 6 degrees, a tenth of its size).
     within_alphabet: all classes of a task come from one alphabet.
     """
 
@@ -49,6 +51,8 @@ class Omniglot(ClassSource):
         scheme: str = "fixed",
         split: str = "vinyals",
         rotations: bool = True,
+        mirrors: bool = False,
+        jitter: float = 0.0,
         within_alphabet: bool = False,
         valid_fraction: float = 0.2,
         split_seed: int = 0,
@@ -61,6 +65,8 @@ class Omniglot(ClassSource):
         self.scheme = scheme
         self.split = split
         self.rotations = rotations
+        self.mirrors = mirrors
+        self.jitter = jitter
         self.within_alphabet = within_alphabet
         self.valid_fraction = valid_fraction
         self.split_seed = split_seed

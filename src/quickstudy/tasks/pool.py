@@ -14,6 +14,8 @@ from torch import Tensor
 from quickstudy.core.errors import UserError
 from quickstudy.core.source import SPLITS, Source, Spec, Split, check_finite, generator
 from quickstudy.core.task import Examples, Task
+from quickstudy.tasks.augment import jitter, mirror_classes
+from quickstudy.tasks.mapped import MappedRows
 from quickstudy.tasks.sampling import Classes, Count, Draw, Episode, branch, draw
 
 
@@ -21,12 +23,12 @@ from quickstudy.tasks.sampling import Classes, Count, Draw, Episode, branch, dra
 class Pool:
     """All rows of a source, and which of them belong to which class.
 
-    x: (row, *x_shape), uint8 or floating point; rows: (class, most rows), row numbers filled up with
-    any valid one; counts: (class,); names: one a class; splits: the numbers of the classes of each split;
-    groups: (class,) or None, for instance the alphabet of a character.
+    x: (row, *x_shape), uint8 or floating point, in memory or on the disk; rows: (class, most rows), row
+    numbers filled up with any valid one; counts: (class,); names: one a class; splits: the numbers of the
+    classes of each split; groups: (class,) or None, for instance the alphabet of a character.
     """
 
-    x: Tensor
+    x: Tensor | MappedRows
     rows: Tensor
     counts: Tensor
     names: list[str]
@@ -36,7 +38,7 @@ class Pool:
     @classmethod
     def of(
         cls,
-        x: Tensor,
+        x: Tensor | MappedRows,
         label: Tensor,
         names: list[str],
         splits: Mapping[Split, Tensor],
@@ -45,11 +47,12 @@ class Pool:
     ) -> Pool:
         """A pool of rows `x` with class numbers `label` (row,).
 
-        Raises UserError if there are no rows, or if one holds a NaN or an infinite value.
+        Raises UserError if there are no rows, or if one in memory holds a NaN or an infinite value.
         """
         if len(x) == 0 or not names:
             raise UserError(f"{where} holds no labelled rows: give at least one row for each class.")
-        check_finite(x, where)
+        if isinstance(x, Tensor):
+            check_finite(x, where)
         order = label.argsort(stable=True)
         counts = torch.bincount(label, minlength=len(names))
         start = counts.cumsum(0) - counts
@@ -64,6 +67,7 @@ class Pool:
         The turned images are kept in memory: tasks are then drawn as fast as without rotations.
         Class 4 c + r is class c turned anticlockwise by r quarters.
         """
+        assert isinstance(self.x, Tensor)
         if self.x.shape[-1] != self.x.shape[-2]:
             raise UserError(f"rotations need square images, and these are {tuple(self.x.shape[-2:])}.")
         turns = torch.arange(4)
@@ -133,9 +137,11 @@ class ClassSource(Source):
     scheme: str
     _pools: dict[str, Any] | None = None
     rotations: bool = False
+    mirrors: bool = False
+    jitter: float = 0.0
     within_alphabet: bool = False
     episode_options: ClassVar[frozenset[str]] = frozenset(
-        {"way", "shot", "query", "imbalance", "scheme", "within_alphabet"}
+        {"way", "shot", "query", "imbalance", "scheme", "mirrors", "jitter", "within_alphabet"}
     )
 
     @abstractmethod
@@ -192,7 +198,7 @@ class ClassSource(Source):
         """
         drawn = self.draw(split, tasks, rng)
         support, query = (self._examples(*part) for part in (drawn[2:5], drawn[5:8]))
-        return Task(support, query)
+        return self._augmented(Task(support, query), rng) if split == "train" else Task(support, query)
 
     def sample_pooled(self, split: Split, rows: int, rng: torch.Generator) -> Examples:
         """`rows` rows of a split with replacement, every class equally likely; y is the class number."""
@@ -204,6 +210,13 @@ class ClassSource(Source):
         place = (noise * classes.counts[y]).long()
         x = self.prepare().gather(classes.rows[y, place])
         return Examples(x, y, torch.ones(1, rows, device=self.device))
+
+    def _augmented(self, task: Task, rng: torch.Generator) -> Task:
+        if self.mirrors:
+            task = mirror_classes(task, self._episode().way[1], self._local(rng))
+        if self.jitter:
+            task = Task(*(jitter(rows, self.jitter, self._local(rng)) for rows in task))
+        return task
 
     def _examples(self, rows: Tensor, y: Tensor, weight: Tensor) -> Examples:
         pool = self.prepare()

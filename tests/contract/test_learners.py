@@ -12,7 +12,9 @@ from quickstudy.core import Classification, GaussianRegression, Objective, Regre
 from quickstudy.core.learner import MetaLearner
 from quickstudy.core.source import Spec
 from quickstudy.learners import (
+    ANIL,
     CNP,
+    IMAML,
     LEARNERS,
     MAML,
     R2D2,
@@ -66,6 +68,14 @@ def maml(objective: Objective, x_shape: tuple[int, ...] = VECTOR, **options) -> 
     return MAML(mlp(objective, x_shape), objective, inner_lr=0.1, **options)
 
 
+def anil(objective: Objective, x_shape: tuple[int, ...] = VECTOR, **options) -> ANIL:
+    return ANIL(mlp(None, x_shape), objective, **options)
+
+
+def imaml(objective: Objective, x_shape: tuple[int, ...] = VECTOR, **options) -> IMAML:
+    return IMAML(mlp(objective, x_shape), objective, inner_lr=0.1, **options)
+
+
 def conv_maml(norm: Norm, **options) -> MAML:
     return MAML(conv(norm, pairs()), pairs(), inner_lr=0.05, **options)
 
@@ -74,6 +84,10 @@ ROWS: dict[str, Row] = {
     "maml": Row(lambda: maml(blobs(), inner_steps=1)),
     "maml-5-steps": Row(lambda: maml(blobs(), inner_steps=5)),
     "maml-checkpoint": Row(lambda: maml(blobs(), inner_steps=5, memory="checkpoint")),
+    "maml-sweep": Row(lambda: maml(blobs(), inner_steps=5, memory="sweep")),
+    "maml-sweep-ragged": Row(lambda: maml(waves(), POINT, inner_steps=3, memory="sweep"), POINT, ragged=True),
+    "maml-truncated": Row(lambda: maml(blobs(), inner_steps=5, memory="truncated:2")),
+    "maml-implicit": Row(lambda: maml(blobs(), inner_steps=5, memory="implicit")),
     "maml-eval-steps": Row(lambda: maml(blobs(), inner_steps=1, eval_steps=3)),
     "maml-first-order": Row(lambda: maml(blobs(), inner_steps=1, first_order=True)),
     "maml-first-order-5-steps": Row(lambda: maml(blobs(), inner_steps=5, first_order=True)),
@@ -84,8 +98,30 @@ ROWS: dict[str, Row] = {
     "maml-conv-batch": Row(lambda: conv_maml("batch", inner_steps=1), IMAGE),
     "maml-conv-batch-ragged": Row(lambda: conv_maml("batch", inner_steps=1), IMAGE, ragged=True),
     "maml-conv-batch-checkpoint": Row(lambda: conv_maml("batch", inner_steps=2, memory="checkpoint"), IMAGE),
+    "maml-conv-batch-sweep": Row(lambda: conv_maml("batch", inner_steps=2, memory="sweep"), IMAGE, ragged=True),
     "maml-conv-running": Row(lambda: conv_maml("running", inner_steps=1), IMAGE),
     "maml-conv-group": Row(lambda: conv_maml("group", inner_steps=1), IMAGE),
+    "anil": Row(lambda: anil(blobs(), inner_steps=1)),
+    "anil-5-steps": Row(lambda: anil(blobs(), inner_steps=5)),
+    "anil-eval-steps": Row(lambda: anil(blobs(), inner_steps=1, eval_steps=3)),
+    "anil-first-order": Row(lambda: anil(blobs(), inner_steps=3, first_order=True)),
+    "anil-ragged": Row(lambda: anil(blobs(), inner_steps=3), ragged=True),
+    "anil-regression": Row(lambda: anil(waves(), POINT, inner_steps=1), POINT),
+    "anil-regression-ragged": Row(lambda: anil(waves(), POINT, inner_steps=5), POINT, ragged=True),
+    "anil-regression-first-order": Row(lambda: anil(waves(), POINT, inner_steps=5, first_order=True), POINT),
+    "anil-gaussian-ragged": Row(lambda: anil(GaussianRegression(1), POINT, inner_steps=2), POINT, ragged=True),
+    "anil-conv-batch": Row(lambda: ANIL(conv("batch"), pairs(), inner_steps=2), IMAGE, ragged=True),
+    "anil-conv-running": Row(lambda: ANIL(conv("running"), pairs(), inner_steps=2), IMAGE),
+    "anil-conv-running-ragged": Row(lambda: ANIL(conv("running"), pairs(), inner_steps=2), IMAGE, ragged=True),
+    "anil-conv-group": Row(lambda: ANIL(conv("group"), pairs(), inner_steps=2), IMAGE),
+    "imaml": Row(lambda: imaml(blobs(), inner_steps=4)),
+    "imaml-eval-steps": Row(lambda: imaml(blobs(), inner_steps=2, eval_steps=5)),
+    "imaml-ragged": Row(lambda: imaml(blobs(), inner_steps=4), ragged=True),
+    "imaml-regression": Row(lambda: imaml(waves(), POINT, inner_steps=4), POINT),
+    "imaml-regression-ragged": Row(lambda: imaml(waves(), POINT, inner_steps=4, cg_steps=2), POINT, ragged=True),
+    "imaml-gaussian": Row(lambda: imaml(GaussianRegression(1), POINT, inner_steps=3), POINT),
+    "imaml-conv-batch": Row(lambda: IMAML(conv("batch", pairs()), pairs(), 2, cg_steps=2), IMAGE, ragged=True),
+    "imaml-conv-group": Row(lambda: IMAML(conv("group", pairs()), pairs(), 2, cg_steps=2), IMAGE),
     "reptile": Row(lambda: Reptile(mlp(blobs()), blobs(), inner_steps=3, eval_steps=4)),
     "reptile-regression": Row(
         lambda: Reptile(mlp(waves(), POINT), waves(), 3, eval_steps=4), POINT, ragged=True
@@ -113,6 +149,7 @@ ROWS: dict[str, Row] = {
     "proto_maml-5-steps": Row(lambda: ProtoMAML(mlp(), blobs(), inner_steps=5)),
     "proto_maml-no-steps": Row(lambda: ProtoMAML(mlp(), blobs(), inner_steps=0)),
     "proto_maml-checkpoint": Row(lambda: ProtoMAML(mlp(), blobs(), inner_steps=3, memory="checkpoint")),
+    "proto_maml-sweep": Row(lambda: ProtoMAML(mlp(), blobs(), inner_steps=3, memory="sweep")),
     "proto_maml-first-order": Row(lambda: ProtoMAML(mlp(), blobs(), inner_steps=2, first_order=True)),
     "proto_maml-ragged": Row(lambda: ProtoMAML(mlp(), blobs(), inner_steps=2), ragged=True),
     "proto_maml-conv-batch": Row(lambda: ProtoMAML(conv("batch"), pairs(), inner_steps=1), IMAGE, ragged=True),
@@ -177,10 +214,13 @@ def test_first_order_is_told_from_second(norm: Norm) -> None:
 
 def test_make_gives_the_network_the_statistics_that_suit_the_method() -> None:
     spec = Spec("classification", IMAGE, way=3)
-    assert {name: make(name, spec).net.norm for name in ("protonet", "r2d2", "maml", "proto_maml")} == {
+    names = ("protonet", "r2d2", "anil", "maml", "imaml", "proto_maml")
+    assert {name: make(name, spec).net.norm for name in names} == {
         "protonet": "running",
         "r2d2": "running",
+        "anil": "running",
         "maml": "batch",
+        "imaml": "batch",
         "proto_maml": "batch",
     }
     assert make("protonet", spec, net_options={"norm": "group"}).net.norm == "group"

@@ -10,8 +10,8 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 from quickstudy.core import Classification, Regression
 from quickstudy.core.task import Examples, State, Task, examples
-from quickstudy.inner import descent
-from quickstudy.inner.descent import Memory, descend, descent_path
+from quickstudy.inner import memory as plans
+from quickstudy.inner.descent import descend, descent_path
 from quickstudy.learners import MAML, Reptile, Scratch
 from quickstudy.nets import MLP
 from quickstudy.testing import check_meta_gradient
@@ -56,7 +56,7 @@ def outer(weights: State, adapted: State, query: Examples) -> list[Tensor]:
     return list(torch.autograd.grad(loss(adapted, query).sum(), list(weights.values())))
 
 
-def gradients(steps: int, first_order: bool = False, memory: Memory = "store") -> list[Tensor]:
+def gradients(steps: int, first_order: bool = False, memory: str = "store") -> list[Tensor]:
     weights, support, query = problem()
     return outer(weights, descend(loss, weights, support, steps, LR, first_order, memory), query)
 
@@ -168,7 +168,7 @@ def test_checkpointing_is_asked_for_once_a_step(monkeypatch: pytest.MonkeyPatch)
         calls.append(args)
         return torch.utils.checkpoint.checkpoint(*args, **kwargs)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(descent, "checkpoint", counted)
+    monkeypatch.setattr(plans, "checkpoint", counted)
     gradients(3)
     assert not calls
     gradients(3, memory="checkpoint")
@@ -179,16 +179,17 @@ def test_the_rate_may_be_learnt() -> None:
     weights, support, query = problem()
     rate = torch.tensor(LR, dtype=torch.float64, requires_grad=True)
 
-    def value(memory: Memory) -> Tensor:
+    def value(memory: str) -> Tensor:
         return loss(descend(loss, weights, support, 3, rate, memory=memory), query).sum()
 
     check_meta_gradient(lambda: value("store"), [rate])
     check_meta_gradient(lambda: value("checkpoint"), [rate])
+    check_meta_gradient(lambda: value("sweep"), [rate])
 
 
-@pytest.mark.parametrize("memory", ["store", "checkpoint"])
+@pytest.mark.parametrize("memory", ["store", "checkpoint", "sweep"])
 @pytest.mark.parametrize("first_order", [True, False])
-def test_descent_works_under_no_grad(memory: Memory, first_order: bool) -> None:
+def test_descent_works_under_no_grad(memory: str, first_order: bool) -> None:
     weights, support, _ = problem()
     recorded = descend(loss, weights, support, 3, LR)
     with torch.no_grad():

@@ -13,7 +13,6 @@ from quickstudy.core import Classification, Regression
 from quickstudy.core.errors import UserError
 from quickstudy.core.task import State
 from quickstudy.inner.apply import apply_per_task, apply_shared, task_weights
-from quickstudy.inner.descent import Memory
 from quickstudy.learners import MAML, ProtoNet
 from quickstudy.nets import MLP, Conv4, RowNet, default_net
 from quickstudy.nets.norm import ChannelNorm, Norm, average, collect, fold_in
@@ -272,8 +271,10 @@ class Reader(nn.Module):
         return self.head(self.block(x.unflatten(1, (4, 6))).mean(1))
 
 
-@pytest.mark.parametrize(("training", "memory"), [(True, "store"), (False, "store"), (True, "checkpoint")])
-def test_maml_of_a_transformer_has_the_right_gradient(training: bool, memory: Memory) -> None:
+@pytest.mark.parametrize(
+    ("training", "memory"), [(True, "store"), (False, "store"), (True, "checkpoint"), (True, "sweep")]
+)
+def test_maml_of_a_transformer_has_the_right_gradient(training: bool, memory: str) -> None:
     torch.manual_seed(0)
     objective, net = Classification(2), RowNet(Reader(), 2)
     learner = MAML(net, objective, inner_steps=2, inner_lr=0.1, memory=memory).double().train(training)

@@ -64,6 +64,7 @@ EXACT: dict[str, Callable[[], tuple[MetaLearner, Task]]] = {
     "maml-1": lambda: (MAML(mlp(WAY), CLASSES, inner_steps=1, inner_lr=0.3), classes()),
     "maml-5": lambda: (MAML(mlp(WAY), CLASSES, inner_steps=5, inner_lr=0.3), classes()),
     "maml-5-checkpoint": lambda: (MAML(mlp(WAY), CLASSES, 5, 0.3, memory="checkpoint"), classes()),
+    "maml-5-sweep": lambda: (MAML(mlp(WAY), CLASSES, 5, 0.3, memory="sweep"), classes()),
     "maml-5-weighted": lambda: (MAML(mlp(WAY), CLASSES, inner_steps=5, inner_lr=0.3), weighted(classes())),
     "maml-5-regression": lambda: (MAML(mlp(1), Regression(), inner_steps=5, inner_lr=0.1), waves()),
     "maml-conv": lambda: (

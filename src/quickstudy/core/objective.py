@@ -11,7 +11,7 @@ from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from quickstudy.core.task import Examples
@@ -77,8 +77,11 @@ class Classification(Objective):
 
     def one_hot(self, support: Examples) -> Float[Tensor, "task n way"]:
         """Labels as indicator columns, each row scaled by its weight."""
-        columns = F.one_hot(support.y, self.way).to(support.weight.dtype)
-        return columns * support.weight.unsqueeze(-1)
+        return self.indicators(support.y).to(support.weight.dtype) * support.weight.unsqueeze(-1)
+
+    def indicators(self, y: Int[Tensor, "task n"]) -> Bool[Tensor, "task n way"]:
+        """Which class each label is; nothing here looks at a value, so that a step can be compiled."""
+        return y.unsqueeze(-1) == torch.arange(self.way, device=y.device)
 
     def seen(self, support: Examples) -> Float[Tensor, "task way"]:
         """1 for every class that has weight in the support, else 0."""

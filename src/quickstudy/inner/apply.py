@@ -5,7 +5,9 @@ All networks take rows with the task axis first: (task, n, *x_shape) -> (task, n
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -13,6 +15,19 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from quickstudy.core.task import Inputs, State, select
+from quickstudy.inner.picked import tell
+
+_no_padding: ContextVar[bool] = ContextVar("no_padding", default=False)
+
+
+@contextmanager
+def without_padding() -> Iterator[None]:
+    """Inside the block no row is padding: it is not looked for, so that nothing depends on values."""
+    token = _no_padding.set(True)
+    try:
+        yield
+    finally:
+        _no_padding.reset(token)
 
 
 @runtime_checkable
@@ -20,6 +35,20 @@ class Batched(Protocol):
     """A network that applies the weights of many tasks in one product (small MLPs)."""
 
     def per_task(self, weights: State, x: Tensor) -> Tensor: ...
+
+
+@runtime_checkable
+class Grouped(Protocol):
+    """A network that can apply the weights of many tasks as one grouped convolution a layer."""
+
+    @property
+    def can_group(self) -> bool: ...
+
+    def grouped(self, weights: State, x: Tensor) -> Tensor: ...
+
+
+GROUP = 8
+"""Tasks in one grouped convolution: more fall out of the cache."""
 
 
 def task_weights(net: nn.Module, tasks: int) -> State:
@@ -36,20 +65,36 @@ def apply_shared(net: nn.Module, x: Inputs, weight: Tensor | None = None) -> Ten
     weight: (task, n); where the network's statistics come from the rows at hand, rows of weight 0
     (padding) are kept out of them. Their own outputs are then 0.
     """
+    name = type(net).__name__
     if weight is not None and _padding_counts(net, weight):
+        tell(f"{name}: shared weights, task by task, to keep padding out of the statistics")
         return _without_padding(lambda t, rows: net(rows), x, weight)
+    if _statistics(net):
+        tell(f"{name}: shared weights, task by task, since statistics are of each task")
+    else:
+        tell(f"{name}: shared weights, the rows of all tasks folded into one batch")
     return net(x)
 
 
 def apply_per_task(net: nn.Module, weights: State, x: Inputs, weight: Tensor | None = None) -> Tensor:
     """net(x) with `weights` (task, *shape) in place of its parameters: (task, n, size).
 
-    Convolutions go through a loop over tasks: on a CPU that is faster than the grouped convolution
-    which vmap makes of it, and it leaves batch statistics to `F.batch_norm`, whose second
-    derivative is wrong under vmap.
+    Convolutions go through a loop over tasks where the outer gradient goes through them: on a CPU that
+    is faster than a grouped convolution, whose second derivative is slow, and it leaves batch statistics
+    to `F.batch_norm`, whose second derivative is wrong under vmap. Where nothing lies behind the weights
+    (evaluation), they are grouped, a few tasks at a time.
     """
+    name = type(net).__name__
     if isinstance(net, Batched) and isinstance(x, Tensor):
+        tell(f"{name}: weights of each task, all tasks in one batched product a layer")
         return net.per_task(weights, x)
+    padded = weight is not None and _padding_counts(net, weight)
+    if isinstance(net, Grouped) and isinstance(x, Tensor) and not padded and _plain(weights) and net.can_group:
+        tell(f"{name}: weights of each task, up to {GROUP} tasks in one grouped convolution a layer")
+        parts = zip(*(w.split(GROUP) for w in weights.values()), strict=True)
+        rows = zip(parts, x.split(GROUP), strict=True)
+        return torch.cat([net.grouped(dict(zip(weights, part, strict=True)), few) for part, few in rows])
+    tell(f"{name}: weights of each task, one task after the other")
     # unbind once: its backward is one stack, where indexing would fill a zero tensor a task
     columns = {k: w.unbind(0) for k, w in weights.items()}
 
@@ -57,17 +102,27 @@ def apply_per_task(net: nn.Module, weights: State, x: Inputs, weight: Tensor | N
         return functional_call(net, {k: w[t] for k, w in columns.items()}, (rows,))
 
     tasks = len(next(iter(columns.values())))
-    if weight is not None and _padding_counts(net, weight):
-        return _without_padding(call, x, weight)
+    if padded:
+        return _without_padding(call, x, weight)  # type: ignore[arg-type]
     if tasks == 1:
         return call(0, x)
     return torch.cat([call(t, select(x, slice(t, t + 1))) for t in range(tasks)])
 
 
+def _plain(weights: State) -> bool:
+    """Whether no graph lies behind the weights."""
+    return all(w.is_leaf for w in weights.values())
+
+
 def _padding_counts(net: nn.Module, weight: Tensor) -> bool:
     """Whether there is padding and the network would let it into its statistics."""
-    statistics = any(getattr(m, "uses_batch_statistics", False) for m in net.modules())
-    return statistics and bool((weight == 0).any())
+    if _no_padding.get():
+        return False
+    return _statistics(net) and bool((weight == 0).any())
+
+
+def _statistics(net: nn.Module) -> bool:
+    return any(getattr(m, "uses_batch_statistics", False) for m in net.modules())
 
 
 def _without_padding(call: Callable[[int, Inputs], Tensor], x: Inputs, weight: Tensor) -> Tensor:

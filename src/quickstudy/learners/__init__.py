@@ -14,6 +14,8 @@ from quickstudy.learners.baseline.linear_probe import LinearProbe
 from quickstudy.learners.baseline.logistic import Logistic
 from quickstudy.learners.baseline.pooled import Pooled
 from quickstudy.learners.baseline.scratch import Scratch
+from quickstudy.learners.gradient.anil import ANIL
+from quickstudy.learners.gradient.imaml import IMAML
 from quickstudy.learners.gradient.maml import MAML
 from quickstudy.learners.gradient.reptile import Reptile
 from quickstudy.learners.hybrid.proto_maml import ProtoMAML
@@ -27,6 +29,8 @@ LEARNERS: Catalogue[MetaLearner] = Catalogue(
     {
         # gradient-based
         "maml": MAML,
+        "anil": ANIL,
+        "imaml": IMAML,
         "reptile": Reptile,
         # metric-based
         "protonet": ProtoNet,
@@ -75,7 +79,9 @@ def make(
 
 
 __all__ = [
+    "ANIL",
     "CNP",
+    "IMAML",
     "LEARNERS",
     "MAML",
     "R2D2",

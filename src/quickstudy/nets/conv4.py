@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -9,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from quickstudy.core.errors import UserError
+from quickstudy.core.task import State
 from quickstudy.nets.net import Net
 from quickstudy.nets.norm import ChannelNorm, Norm
 
@@ -70,15 +72,43 @@ class Conv4(Net):
         batch_statistics = any(n.uses_batch_statistics for n in self.norms)
         if batch_statistics and len(x) > 1:
             return torch.cat([self.forward(x[t : t + 1]) for t in range(len(x))])
-        rows = x.flatten(0, 1)
-        # `contiguous` would leave one-channel images as they are, and every later layer slow
-        h = torch.empty(rows.shape, dtype=rows.dtype, device=rows.device, memory_format=torch.channels_last)
-        h = h.copy_(rows)
+        h = _channels_last(x.flatten(0, 1))
         for kernel, norm in zip(self.kernels, self.norms, strict=True):
-            kernel = kernel.contiguous(memory_format=torch.channels_last)
-            if self.pool == "max":
-                h = torch.relu(F.max_pool2d(norm(F.conv2d(h, kernel, padding=1)), 2))
-            else:
-                h = torch.relu(norm(F.conv2d(h, kernel, stride=2, padding=1)))
+            h = self._block(h, kernel, norm)
         h = h.flatten(1) if self.pool == "max" else h.mean((2, 3))
         return (h if self.head is None else self.head(h)).unflatten(0, x.shape[:2])
+
+    @property
+    def can_group(self) -> bool:
+        """Whether `grouped` gives what `forward` does; it hands no statistics to the training loop."""
+        return not any(n.norm == "running" and n.training for n in self.norms)
+
+    def grouped(self, weights: State, x: Tensor) -> Tensor:
+        """forward with weights (task, *shape) of its own for every task, as one grouped convolution a layer.
+
+        The channels of all tasks stand side by side, so that norms over channels are those of each task. Faster
+        than task by task where nothing is differentiated twice, and slower where something is.
+        """
+        tasks, n = x.shape[:2]
+        h = _channels_last(x.transpose(0, 1).flatten(1, 2))
+        for i, norm in enumerate(self.norms):
+            scale, shift = (weights[f"norms.{i}.{name}"].flatten() for name in ("weight", "bias"))
+            kernel = weights[f"kernels.{i}"].flatten(0, 1)
+            h = self._block(h, kernel, lambda y, norm=norm, w=scale, b=shift: norm.grouped(y, w, b, tasks), tasks)
+        h = h if self.pool == "max" else h.mean((2, 3), keepdim=True)
+        h = h.reshape(n, tasks, -1).transpose(0, 1)
+        if self.head is None:
+            return h
+        return torch.baddbmm(weights["head.bias"].unsqueeze(1), h, weights["head.weight"].transpose(1, 2))
+
+    def _block(self, h: Tensor, kernel: Tensor, norm: Callable[[Tensor], Tensor], groups: int = 1) -> Tensor:
+        kernel = kernel.contiguous(memory_format=torch.channels_last)
+        if self.pool == "max":
+            return torch.relu(F.max_pool2d(norm(F.conv2d(h, kernel, padding=1, groups=groups)), 2))
+        return torch.relu(norm(F.conv2d(h, kernel, stride=2, padding=1, groups=groups)))
+
+
+def _channels_last(rows: Tensor) -> Tensor:
+    # `contiguous` would leave one-channel images as they are, and every later layer slow
+    laid = torch.empty(rows.shape, dtype=rows.dtype, device=rows.device, memory_format=torch.channels_last)
+    return laid.copy_(rows)

@@ -12,7 +12,7 @@ from quickstudy.core.learner import MetaLearner
 from quickstudy.core.objective import Classification, Objective
 from quickstudy.core.task import Examples, Inputs, State
 from quickstudy.inner.apply import apply_per_task, task_weights
-from quickstudy.inner.descent import Memory, descent_path, last
+from quickstudy.inner.descent import descent_path, last
 from quickstudy.nets import Net
 
 
@@ -29,7 +29,7 @@ class FineTuning(MetaLearner):
     objective: Objective
     inner_lr: float
     first_order: bool = False
-    memory: Memory = "store"
+    memory: str = "store"
 
     @property
     @abstractmethod

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from quickstudy.core.objective import Objective
 from quickstudy.core.task import Examples, State
-from quickstudy.inner.descent import Memory
+from quickstudy.inner.memory import Plan
 from quickstudy.learners.gradient.fine_tuning import FineTuning
 from quickstudy.nets import Net
 
@@ -38,7 +38,7 @@ class MAML(FineTuning):
         inner_lr: float = 0.1,
         first_order: bool = False,
         eval_steps: int | None = None,
-        memory: Memory = "store",
+        memory: str = "store",
     ):
         super().__init__()
         self.net = net
@@ -51,7 +51,7 @@ class MAML(FineTuning):
 
     @property
     def exact_gradient(self) -> bool:  # type: ignore[override]
-        return not self.first_order
+        return not self.first_order and Plan.of(self.memory).exact
 
     @property
     def steps(self) -> int:

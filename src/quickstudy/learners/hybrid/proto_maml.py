@@ -9,7 +9,7 @@ from quickstudy.core.objective import Classification
 from quickstudy.core.task import Examples, Inputs, State
 from quickstudy.inner.apply import apply_per_task, apply_shared
 from quickstudy.inner.closed import class_sums, prototypes
-from quickstudy.inner.descent import Memory
+from quickstudy.inner.memory import Plan
 from quickstudy.learners.gradient.fine_tuning import FineTuning
 from quickstudy.nets import Net
 
@@ -35,7 +35,7 @@ class ProtoMAML(FineTuning):
         inner_steps: int = 5,
         inner_lr: float = 0.01,
         first_order: bool = False,
-        memory: Memory = "store",
+        memory: str = "store",
     ):
         super().__init__()
         self.net = net
@@ -47,7 +47,7 @@ class ProtoMAML(FineTuning):
 
     @property
     def exact_gradient(self) -> bool:  # type: ignore[override]
-        return not self.first_order
+        return not self.first_order and Plan.of(self.memory).exact
 
     @property
     def steps(self) -> int:

@@ -48,7 +48,7 @@ class R2D2(MetaLearner):
         f = self.features(support.x, support.weight)
         state: State = {}
         if isinstance(self.objective, Classification):
-            y = nn.functional.one_hot(support.y, self.objective.way).to(f.dtype)
+            y = self.objective.indicators(support.y).to(f.dtype)
             seen = self.objective.seen(support)
             state["seen"] = seen if prior is None else torch.maximum(seen, prior["seen"])
         else:

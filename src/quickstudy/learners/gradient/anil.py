@@ -1,0 +1,90 @@
+"""ANIL: learnt features, and a head that takes a few gradient steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from quickstudy.core.objective import Classification, Objective
+from quickstudy.core.task import Examples, Inputs, State
+from quickstudy.inner.apply import apply_shared, task_weights
+from quickstudy.inner.heads import head_path
+from quickstudy.inner.linear import linear
+from quickstudy.learners.gradient.fine_tuning import FineTuning
+from quickstudy.nets import Net
+
+
+class ANIL(FineTuning):
+    """Almost no inner loop (Raghu, Raghu, Bengio, Vinyals 2020, arXiv 1909.09157).
+
+    (W, b) <- (W, b) - inner_lr * grad L_support(f(x) W' + b), `inner_steps` times, from a learnt start;
+    the features f are shared by all tasks and learnt by the outer loop alone. It is MAML with an inner
+    rate of 0 for all but the last layer. The gradient is in closed form (inner/heads.py).
+
+    Departures: the head starts at 0, since numbers of classes mean nothing before training. The network
+    made for it has running statistics ("running"), not those of the batch: its features do not move, so
+    averages over training fit them, and a prediction does not depend on the other queries. Support and
+    query pass the network one after the other, so that statistics never tell the query to the support.
+
+    state: weight (task, size, d), bias (task, size), for classification seen (task, way).
+    first_order, eval_steps: as in MAML; in first order the support's features get no gradient.
+
+    >>> import quickstudy as qs
+    >>> anil = ANIL(qs.nets.MLP((1,)), qs.Regression(), inner_steps=3)
+    >>> support = qs.examples(torch.randn(4, 10, 1), torch.randn(4, 10, 1))
+    >>> anil.adapt(support)["weight"].shape
+    torch.Size([4, 1, 40])
+    """
+
+    net_output = "features"
+    net_norm = "running"
+
+    def __init__(
+        self,
+        net: Net,
+        objective: Objective,
+        inner_steps: int = 5,
+        inner_lr: float = 0.1,
+        first_order: bool = False,
+        eval_steps: int | None = None,
+    ):
+        super().__init__()
+        self.net = net
+        self.objective = objective
+        self.inner_steps = inner_steps
+        self.inner_lr = inner_lr
+        self.first_order = first_order
+        self.eval_steps = eval_steps
+        self.head = nn.Linear(net.size, objective.size)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    @property
+    def exact_gradient(self) -> bool:  # type: ignore[override]
+        return not self.first_order
+
+    @property
+    def steps(self) -> int:
+        return self.inner_steps if self.training or self.eval_steps is None else self.eval_steps
+
+    def start(self, support: Examples) -> State:
+        return task_weights(self.head, support.tasks)
+
+    def output(self, weights: State, x: Inputs, weight: Tensor | None) -> Tensor:
+        return linear(weights, apply_shared(self.net, x, weight))
+
+    def path(self, support: Examples, steps: int, prior: State | None = None) -> Iterator[State]:
+        """The states after 0, 1, ..., `steps` inner steps; the features are computed once."""
+        start = self.start(support) if prior is None else {k: v for k, v in prior.items() if k != "seen"}
+        extra: State = {}
+        if isinstance(self.objective, Classification):
+            seen = self.objective.seen(support)
+            extra = {"seen": seen if prior is None else torch.maximum(seen, prior["seen"])}
+        # the support's features are met in the inner gradient alone, which first order takes as a constant
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.first_order):
+            rows = support._replace(x=apply_shared(self.net, support.x, support.weight))
+        options = (steps, self.inner_lr, extra.get("seen"), self.first_order)
+        for head in head_path(self.objective, start, rows, *options):
+            yield {**head, **extra}

@@ -10,6 +10,7 @@ from quickstudy.core.errors import UserError
 from quickstudy.core.learner import MetaLearner, Stepwise
 from quickstudy.core.source import Source, Split
 from quickstudy.evaluate import cut, device_of, draw, dtype_of, evaluate, evaluating, name_of, ready
+from quickstudy.fanout import Crew
 from quickstudy.scores import interval
 
 
@@ -47,6 +48,7 @@ def shot_curve(
     split: Split = "test",
     batch: int | None = None,
     name: str | None = None,
+    processes: int | Crew = 1,
 ) -> Curve:
     """The headline measure with each number of support rows; shots that the source cannot give are noted.
 
@@ -55,7 +57,7 @@ def shot_curve(
     at, means, intervals, notes, problem = [], [], [], [], None
     for shot in shots:
         try:
-            met = evaluate(learner, source.reshaped(shot=shot), split, tasks, seed, batch, name)
+            met = evaluate(learner, source.reshaped(shot=shot), split, tasks, seed, batch, name, processes=processes)
         except UserError as error:
             problem = error
             notes.append(f"shot {shot} left out: {error}")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -16,8 +18,9 @@ from quickstudy.calibration import BINS, bin_sums, reliability
 from quickstudy.core.catalogue import catalogue
 from quickstudy.core.errors import UserError, nearest
 from quickstudy.core.learner import MetaLearner
-from quickstudy.core.source import SPLITS, Source, Split
+from quickstudy.core.source import SPLITS, Source, Split, generator
 from quickstudy.core.task import Examples, State, Task, map_tensors, select
+from quickstudy.fanout import Crew
 from quickstudy.scores import Comparison, Evaluation, compare
 
 __all__ = ["Comparison", "Evaluation", "compare", "evaluate"]
@@ -35,6 +38,7 @@ def evaluate(
     batch: int | None = None,
     name: str | None = None,
     watch: Callable[[int], object] | None = None,
+    processes: int | Crew = 1,
 ) -> Evaluation:
     """Adapt to each of `tasks` seeded tasks and measure the predictions for its query.
 
@@ -42,45 +46,96 @@ def evaluate(
     most 20: less saves memory and changes nothing else. `watch` is called with the number of tasks done.
     The learner is in evaluation mode meanwhile; it and the global random state are left as they were.
 
+    `processes` share the blocks of 20 tasks and torch's threads; each holds the learner and the data (but what is
+    mapped from the disk). The scores are the same, to the last bit where each process computes with as many
+    threads as one process would. A `Crew` (quickstudy.fanout) keeps its processes for the next evaluation.
+
     Raises UserError for a learner of another kind, of rows of another shape or for fewer classes, and for
     counts below 1.
     """
-    learner = ready(learner, source)
-    objective, device = learner.objective, device_of(learner)
-    values: dict[str, list[float]] = {m: [] for m in objective.measures}
-    sums, seconds, size = torch.zeros(3, BINS, dtype=torch.float64), [], 0
-    facts, digest = _Facts(source.spec.way), hashlib.sha256()
-    with evaluating(learner, seed):
-        for block in draw(source, split, tasks, seed):
-            _digest(block, digest)
-            facts.see(block.support)
-            for part in cut(block, batch, device, dtype_of(learner)):
-                begin = _clock(device)
-                state = learner.adapt(part.support)
-                seconds.append((_clock(device) - begin) / part.support.tasks)
-                size += _bytes(state)
-                prediction = learner.predict(state, part.query.x, part.query.weight)
-                for measure, value in objective.measure(prediction, part.query).items():
-                    values[measure] += value.double().tolist()
-                if objective.kind == "classification":
-                    sums += bin_sums(prediction, part.query)
-                if watch is not None:
-                    watch(len(values[next(iter(values))]))
+    work = Work(ready(learner, source), source, split, tasks, seed, batch)
+    check_tasks(split, tasks)
+    crew = processes if isinstance(processes, Crew) else Crew(processes)
+    found: list[Block] = []
+    with nullcontext() if crew is processes else crew:
+        for card in crew.each(work.card, work.blocks):
+            found.append(Block(**card))
+            if watch is not None:
+                watch(min(len(found) * BLOCK, tasks))
+    objective = work.learner.objective
+    sums = torch.tensor([block.bins for block in found], dtype=torch.float64).sum(0)
     return Evaluation(
         learner=name or name_of(learner, "learner"),
         source=name_of(source, "tasks"),
         split=split,
         seed=seed,
         kind=objective.kind,
-        way=facts.way,
-        shot=facts.shot,
+        way=_only([block.ways for block in found]),
+        shot=_only([block.shots for block in found]),
         signs=dict(objective.measures),
-        measures=values,
+        measures={m: [value for block in found for value in block.values[m]] for m in objective.measures},
         reliability=reliability(sums) if objective.kind == "classification" else None,
-        adapt_seconds=float(np.median(seconds)),
-        state_bytes=size / tasks,
-        fingerprint=digest.hexdigest(),
+        adapt_seconds=float(np.median([spent for block in found for spent in block.seconds])),
+        state_bytes=sum(block.state_bytes for block in found) / tasks,
+        fingerprint=hashlib.sha256("".join(block.digest for block in found).encode()).hexdigest(),
     )
+
+
+@dataclass(frozen=True)
+class Block:
+    """All that is kept of up to 20 tasks, as JSON holds it.
+
+    values: of each measure on every task; bins: the sums of `bin_sums`; seconds: of adaptation a task, one entry
+    a batch; ways, shots: the different numbers of classes, and of support rows a class; digest: of the tasks.
+    """
+
+    values: dict[str, list[float]]
+    bins: list[list[float]]
+    seconds: list[float]
+    state_bytes: int
+    ways: list[int]
+    shots: list[int]
+    digest: str
+
+
+@dataclass(frozen=True)
+class Work:
+    """An evaluation that is to be done: the arguments of `evaluate`, the learner ready for the source."""
+
+    learner: MetaLearner
+    source: Source
+    split: Split
+    tasks: int
+    seed: int
+    batch: int | None
+
+    @property
+    def blocks(self) -> int:
+        """How many blocks of up to 20 tasks there are."""
+        return math.ceil(self.tasks / BLOCK)
+
+    def card(self, index: int) -> dict[str, Any]:
+        """What one block of tasks gave, as a dict. Whatever a learner draws depends on seed and block alone."""
+        with evaluating(self.learner, generator(self.seed, "evaluate", index).initial_seed()):
+            return asdict(self.score(draw_block(self.source, self.split, self.tasks, self.seed, index)))
+
+    def score(self, block: Task) -> Block:
+        """Adapt to each task of a block and measure the predictions for its query."""
+        learner, objective, device = self.learner, self.learner.objective, device_of(self.learner)
+        values: dict[str, list[float]] = {m: [] for m in objective.measures}
+        sums, seconds, size = torch.zeros(3, BINS, dtype=torch.float64), [], 0
+        for part in cut(block, self.batch, device, dtype_of(learner)):
+            begin = _clock(device)
+            state = learner.adapt(part.support)
+            seconds.append((_clock(device) - begin) / part.support.tasks)
+            size += _bytes(state)
+            prediction = learner.predict(state, part.query.x, part.query.weight)
+            for measure, value in objective.measure(prediction, part.query).items():
+                values[measure] += value.double().tolist()
+            if objective.kind == "classification":
+                sums += bin_sums(prediction, part.query)
+        ways, shots = _counts(block.support, self.source.spec.way)
+        return Block(values, sums.tolist(), seconds, size, ways, shots, _digest(block))
 
 
 def draw(source: Source, split: Split, tasks: int, seed: int) -> Iterator[Task]:
@@ -88,13 +143,23 @@ def draw(source: Source, split: Split, tasks: int, seed: int) -> Iterator[Task]:
 
     Raises UserError for an unknown split or fewer than one task.
     """
+    check_tasks(split, tasks)
+    for index in range(math.ceil(tasks / BLOCK)):
+        yield draw_block(source, split, tasks, seed, index)
+
+
+def draw_block(source: Source, split: Split, tasks: int, seed: int, index: int) -> Task:
+    """The tasks number 20 `index` and following of those that `draw` draws, at most 20."""
+    rng = source.rng(seed, split, "evaluate", index)
+    return source.sample(split, min(BLOCK, tasks - index * BLOCK), rng)
+
+
+def check_tasks(split: str, tasks: int) -> None:
+    """Raise UserError for an unknown split or fewer than one task."""
     if split not in SPLITS:
         raise UserError(f"unknown split {split!r}: {nearest(split, SPLITS)}")
     if tasks < 1:
         raise UserError(f"tasks is {tasks}: evaluate on at least 1 task.")
-    for index, start in enumerate(range(0, tasks, BLOCK)):
-        rng = source.rng(seed, split, "evaluate", index)
-        yield source.sample(split, min(BLOCK, tasks - start), rng)
 
 
 def cut(
@@ -180,39 +245,29 @@ def _bytes(state: State) -> int:
     return sum(t.numel() * t.element_size() for t in state.values())
 
 
-def _digest(tasks: Task, digest: Any) -> None:
-    """Feed tasks to a digest: every label and weight, and up to 127 values spread over each row of x."""
+def _digest(tasks: Task) -> str:
+    """A digest of tasks: of every label and weight, and of up to 127 values spread over each row of x."""
+    digest = hashlib.sha256()
     for part in tasks:
         inputs = list(part.x.values()) if isinstance(part.x, dict) else [part.x]
         for tensor in (part.y, part.weight, *inputs):
             rows = tensor.detach().flatten(2) if tensor.dim() > 2 else tensor.detach().unsqueeze(-1)
             digest.update(str(tuple(tensor.shape)).encode())
             digest.update(rows[..., :: max(1, rows.shape[-1] // 64)].double().cpu().numpy().tobytes())
+    return digest.hexdigest()
 
 
-class _Facts:
-    """Counts classes, and support rows of each class, over the tasks seen."""
+def _counts(support: Examples, way: int) -> tuple[list[int], list[int]]:
+    """The different numbers of classes of the tasks (0 for regression), and of support rows of a class."""
+    real = (support.weight > 0).long()
+    if not way:
+        return [0], sorted(set(real.sum(1).tolist()))
+    counts = torch.zeros(support.tasks, way, dtype=torch.long, device=real.device)
+    counts = counts.scatter_add(1, support.y, real)
+    return sorted(set((counts > 0).sum(1).tolist())), counts[counts > 0].unique().tolist()
 
-    def __init__(self, way: int):
-        self.classes = way
-        self.ways: set[int] = set()
-        self.shots: set[int] = set()
 
-    def see(self, support: Examples) -> None:
-        real = (support.weight > 0).long()
-        if self.classes:
-            counts = torch.zeros(support.tasks, self.classes, dtype=torch.long, device=real.device)
-            counts = counts.scatter_add(1, support.y, real)
-            self.ways |= set((counts > 0).sum(1).tolist())
-            self.shots |= set(counts[counts > 0].unique().tolist())
-        else:
-            self.ways.add(0)
-            self.shots |= set(real.sum(1).tolist())
-
-    @property
-    def way(self) -> int | None:
-        return next(iter(self.ways)) if len(self.ways) == 1 else None
-
-    @property
-    def shot(self) -> int | None:
-        return next(iter(self.shots)) if len(self.shots) == 1 else None
+def _only(found: list[list[int]]) -> int | None:
+    """The one number that all blocks found; None where they found several."""
+    numbers = {number for one in found for number in one}
+    return numbers.pop() if len(numbers) == 1 else None

@@ -11,6 +11,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
+from quickstudy.compiled import Compiled
 from quickstudy.core.errors import UserError
 from quickstudy.core.learner import MetaLearner
 from quickstudy.core.source import Source
@@ -18,6 +19,8 @@ from quickstudy.core.task import Task, map_tensors, select
 from quickstudy.nets.norm import ChannelNorm, average, collect, fold_in
 
 LinAlgError: type[Exception] = torch.linalg.LinAlgError  # pyright: ignore[reportPrivateImportUsage]
+Seen = dict[ChannelNorm, list[Tensor]]
+"""What each running norm saw, part by part."""
 
 
 @dataclass
@@ -42,10 +45,18 @@ class Outer:
     """The outer steps of one learner, on this process's share of the tasks.
 
     model: the learner as Fabric wraps it; the learner itself is called where the wrapping does nothing.
+    compile: run each part as one compiled program where that can be; processes then share gradients here.
     """
 
     def __init__(
-        self, fabric: Fabric, model: Any, learner: MetaLearner, clip: float | None, accumulate: int, mixed: bool
+        self,
+        fabric: Fabric,
+        model: Any,
+        learner: MetaLearner,
+        clip: float | None,
+        accumulate: int,
+        mixed: bool,
+        compile: bool = False,
     ):
         self.fabric = fabric
         self.learner = learner
@@ -54,7 +65,9 @@ class Outer:
         self.parameters = [p for p in learner.parameters() if p.requires_grad]
         self.dtype = self.parameters[0].dtype
         self.shared = fabric.world_size > 1
-        self.wrapped = self.shared or mixed
+        self.context: Any = fabric.autocast if mixed else nullcontext
+        self.compiled = Compiled(learner, self.context, fabric.is_global_zero) if compile else None
+        self.wrapped = self.compiled is None and (self.shared or mixed)
         self.model: Any = model if self.wrapped else learner
 
     def tasks(self, source: Source, meta_batch: int, pooled_rows: int, rng: torch.Generator) -> Task:
@@ -81,22 +94,40 @@ class Outer:
         with collect() as seen:
             for first in range(0, count, size):
                 part = tasks if size >= count else select(tasks, slice(first, first + size))
-                with self._sync(first + size >= count):
-                    try:
-                        loss = self.model(part)
-                    except LinAlgError:
-                        if self.shared:  # the other processes wait in this step: it cannot be ended in order
-                            raise
-                        return Found(math.nan, math.nan, [], stop)
-                    loss = loss if size >= count else loss * (part.query.tasks / count)
-                    self.fabric.backward(loss) if self.wrapped else loss.backward()
-                total += loss.detach()
+                share = None if size >= count else part.query.tasks / count
+                try:
+                    total += self._add(part, share, seen, last=first + size >= count)
+                except LinAlgError:
+                    if self.shared:  # the other processes wait in this step: it cannot be ended in order
+                        raise
+                    return Found(math.nan, math.nan, [], stop)
         statistics = average(seen)
         if self.shared:
+            if self.compiled is not None:
+                for p in self.parameters:
+                    p.grad = None if p.grad is None else self._mean(p.grad)
             both = self._mean(torch.stack([total, total.new_tensor(float(stop))]))
             total, stop = both[0], bool(both[1] > 0)
             statistics = [(layer, self._mean(values)) for layer, values in statistics]
         return Found(float(total), self._norm(), statistics, stop)
+
+    def _add(self, part: Task, share: float | None, seen: Seen, last: bool) -> Tensor:
+        """Add the gradient of a part's mean loss to that in the parameters; its loss. Both times `share`."""
+        done = self.compiled.of(part) if self.compiled else None
+        if done is None:
+            with self._sync(last), self.context():
+                loss = self.model(part)
+                loss = loss if share is None else loss * share
+                self.fabric.backward(loss) if self.wrapped else loss.backward()
+            return loss.detach()
+        loss, grads, statistics = done
+        if share is not None:
+            loss, grads = loss * share, torch._foreach_mul(grads, share)
+        for p, g in zip(self.parameters, grads, strict=True):
+            p.grad = g if p.grad is None else p.grad + g
+        for layer, values in statistics:
+            seen.setdefault(layer, []).append(values)
+        return loss
 
     def fold_in(self, found: Found) -> None:
         """Move running norms towards what a step saw: only after it proved finite."""
@@ -142,7 +173,9 @@ class Outer:
                 yield t, 1
 
     def _sync(self, last: bool) -> Any:
-        return self.fabric.no_backward_sync(self.model, enabled=not last) if self.shared else nullcontext()
+        if not (self.shared and self.wrapped):
+            return nullcontext()
+        return self.fabric.no_backward_sync(self.model, enabled=not last)
 
     def _mean(self, values: Tensor) -> Tensor:
         return cast(Tensor, self.fabric.all_reduce(values, reduce_op="mean"))

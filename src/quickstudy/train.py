@@ -7,23 +7,25 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from lightning_fabric import Fabric
-from lightning_fabric.strategies.ddp import DDPStrategy
 
 from quickstudy import checkpoint
+from quickstudy.ahead import ahead
 from quickstudy.core.catalogue import describe
 from quickstudy.core.errors import UserError
 from quickstudy.core.learner import MetaLearner
 from quickstudy.core.source import Source
 from quickstudy.evaluate import Evaluation, evaluate
 from quickstudy.interrupt import interruptible
+from quickstudy.launch import launched
 from quickstudy.options import check_learner, check_options
-from quickstudy.outer import Outer, rate
+from quickstudy.outer import Outer, draw_tasks, rate
+from quickstudy.plan import Choice, choose
 from quickstudy.record import Bar, Record, summary_writer
 from quickstudy.resume import BEST, Place, Saved, clear, refuse_to_overwrite, save_last
 
@@ -58,6 +60,8 @@ def train(
     schedule: Literal["constant", "cosine"] = "cosine",
     clip: float | None = None,
     accumulate: int = 1,
+    memory: str | None = None,
+    compile: bool = False,
     pooled_rows: int = 256,
     valid_every: int = 250,
     valid_tasks: int = 100,
@@ -92,6 +96,11 @@ def train(
         schedule: the rate after that: constant, or falling to 0 along a cosine.
         clip: largest norm of the outer gradient; none if not given.
         accumulate: work the meta-batch through in this many parts, for less memory.
+        memory: the plan for the inner steps by name (inner/memory.py), or a budget such as "500MB" for what
+            the tensors of an outer step may hold at once: the fastest exact plan and the fewest parts that keep
+            to it, measured on the first tasks.
+        compile: run the outer step as one compiled program; it takes seconds to minutes before the first
+            step, and where it cannot be, training goes on without, after a warning.
         pooled_rows: rows in a step of a pooled baseline; several processes all work on the same rows.
         valid_every: steps between validations; 0 for none.
         valid_tasks: tasks in a validation.
@@ -120,6 +129,7 @@ def train(
         "steps": steps, "meta_batch": meta_batch, "lr": lr, "weight_decay": weight_decay, "warmup": warmup,
         "schedule": schedule, "clip": clip, "accumulate": accumulate, "pooled_rows": pooled_rows,
         "valid_every": valid_every, "valid_tasks": valid_tasks, "patience": patience, "precision": precision,
+        "memory": memory, "compile": compile,
     }  # fmt: skip
     if resume and overwrite:
         raise UserError("resume goes on with a run and overwrite starts it again: give one of them.")
@@ -128,23 +138,30 @@ def train(
     valid_source = valid_source or source
     check_learner(learner, source, valid_source if valid_every else None, seed)
     facts: dict[str, Any] = {"seed": seed, "options": options}
-    saved, card = None, facts
+    saved = Saved.read(folder) if resume else None
+    if memory:
+        tasks = draw_tasks(learner, source, meta_batch // (devices * nodes), pooled_rows, source.rng(seed, "train", 1))
+        # a run that goes on keeps the plan that was measured for it
+        plan = Choice(**saved.card["plan"]) if saved and "plan" in saved.card else choose(learner, tasks, memory)
+        facts["plan"] = asdict(plan)
+        accumulate = max(accumulate, plan.parts)
+        plan.give(learner)
+    card = facts
     if folder:
         facts["valid_source"] = describe(valid_source, "tasks")
         card = {**facts, **checkpoint.learner_facts(learner, source)}
-    if resume:
-        saved = Saved.read(folder)
+    if saved:
         saved.check(card)
     elif folder and not overwrite:
         refuse_to_overwrite(folder)
     if tensorboard and folder:
         summary_writer()
 
-    fabric = _launched(accelerator, devices, nodes, precision)
+    fabric = launched(accelerator, devices, nodes, precision)
     if precision == "64-true":
         learner.double()
     model = fabric.setup_module(learner)
-    outer = Outer(fabric, model, learner, clip, accumulate, mixed=precision == "bf16-mixed")
+    outer = Outer(fabric, model, learner, clip, accumulate, precision == "bf16-mixed", compile)
     optimizer = torch.optim.AdamW(outer.parameters, lr=lr, weight_decay=weight_decay, fused=True)
     source, valid_source = source.to(fabric.device), valid_source.to(fabric.device)
     place = saved.load(learner, optimizer) if saved else Place()
@@ -188,6 +205,7 @@ def train(
     if resume and not todo:
         _say(fabric, f"the run in {folder} is finished ({place.step} steps): its best weights are loaded.")
     place.stopped = "" if todo else place.stopped if place.stopped == "early" else "finished"
+    drawn = ahead(lambda step: outer.tasks(source, meta_batch, pooled_rows, source.rng(seed, "train", step)), todo)
     unit = "rows" if learner.pooled else "tasks"
     with (
         interruptible(fabric.is_global_zero) as interrupted,
@@ -196,13 +214,12 @@ def train(
         Bar(steps, place.step, progress and fabric.is_global_zero, unit) as bar,
     ):
         learner.train()
-        for step in todo:
+        for step, tasks in zip(todo, drawn, strict=True):
             now = lr * rate(step, steps, warmup, schedule)
             for group in optimizer.param_groups:
                 group["lr"] = now
             # whatever a learner draws for itself (dropout, say) also depends on (seed, step) alone
             outer.seed((seed * 1_000_003 + step) * 997)
-            tasks = outer.tasks(source, meta_batch, pooled_rows, source.rng(seed, "train", step))
             optimizer.zero_grad()
             found = outer.gradient(tasks, interrupted())
             if not found.finite:
@@ -250,24 +267,6 @@ def train(
 def json_scores(found: Evaluation) -> dict[str, Any]:
     """Mean and 95 % interval of every measure of an evaluation, for a card."""
     return {name: {"mean": found.mean(name), "interval": found.interval(name)} for name in found.signs}
-
-
-def _launched(accelerator: str, devices: int, nodes: int, precision: str) -> Fabric:
-    """The processes, started.
-
-    Raises UserError for a device that is not there.
-    """
-    # float64 is our own doing: Fabric's would hand every loss back in float32, and round the gradients with it
-    plain: Any = precision if precision == "bf16-mixed" else "32-true"
-    ddp = DDPStrategy(find_unused_parameters=True, broadcast_buffers=False) if devices * nodes > 1 else "auto"
-    try:
-        fabric = Fabric(accelerator=accelerator, devices=devices, num_nodes=nodes, precision=plain, strategy=ddp)
-    except (ValueError, RuntimeError) as error:
-        raise UserError(f"cannot train on {devices} x {accelerator!r}: {str(error).splitlines()[0]}") from None
-    if precision == "64-true" and fabric.device.type == "mps":
-        raise UserError("mps has no float64: use precision 32-true, or accelerator cpu.")
-    fabric.launch()
-    return fabric
 
 
 def _say(fabric: Fabric, sentence: str) -> None:

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 import quickstudy as qs
+from quickstudy.outer import Outer
 from quickstudy.record import read_log
 from quickstudy.resume import BEST, LAST, Saved
 
@@ -28,17 +29,22 @@ def train(learner: qs.MetaLearner, source: qs.Source, out: Path | None, **option
     return qs.train(learner, source, out=out, **defaults | options)
 
 
-def interrupt(learner: qs.MetaLearner, source: qs.Source, out: Path | None, step: int, **options: Any) -> Any:
-    """Train, and press Ctrl-C while the tasks of a step are drawn."""
-    rng = qs.Source.rng
+def step_of(number: int) -> int:
+    """The step that `Outer.seed` is given a number for."""
+    return number // 997 % 1_000_003
 
-    def pressing(self: qs.Source, *words: int | str) -> torch.Generator:
-        if words[1:] == ("train", step):
+
+def interrupt(learner: qs.MetaLearner, source: qs.Source, out: Path | None, step: int, **options: Any) -> Any:
+    """Train, and press Ctrl-C when a step begins."""
+    seed = Outer.seed
+
+    def pressing(self: Outer, number: int) -> None:
+        if step_of(number) == step:
             os.kill(os.getpid(), signal.SIGINT)
-        return rng(self, *words)
+        seed(self, number)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(qs.Source, "rng", pressing)
+        patch.setattr(Outer, "seed", pressing)
         run = train(learner, source, out, **options)
     assert (run.stopped, run.steps) == ("interrupted", step)
     return run
@@ -68,20 +74,20 @@ def test_after_an_interruption_the_learner_holds_the_best_weights(tmp_path: Path
 def test_a_second_ctrl_c_leaves_the_last_save_whole(tmp_path: Path) -> None:
     interrupt(maml(), qs.tasks.Sinusoid(), tmp_path, 3)
     before = (tmp_path / LAST).read_bytes()
-    handler, rng = signal.getsignal(signal.SIGINT), qs.Source.rng
+    handler, seed = signal.getsignal(signal.SIGINT), Outer.seed
 
     def press(*_: object) -> None:
         os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.MonkeyPatch.context() as patch:
 
-        def pressing(self: qs.Source, *words: int | str) -> torch.Generator:
-            if words[1:] == ("train", 5):
+        def pressing(self: Outer, number: int) -> None:
+            if step_of(number) == 5:
                 press()
                 patch.setattr(os, "fsync", press)  # the moment before a new file takes its place
-            return rng(self, *words)
+            seed(self, number)
 
-        patch.setattr(qs.Source, "rng", pressing)
+        patch.setattr(Outer, "seed", pressing)
         with pytest.raises(KeyboardInterrupt):
             train(maml(), qs.tasks.Sinusoid(), tmp_path, resume=True)
     assert signal.getsignal(signal.SIGINT) is handler

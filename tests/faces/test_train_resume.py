@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import quickstudy as qs
+from quickstudy.outer import Outer
 from quickstudy.record import read_log
 from quickstudy.resume import LAST, Saved
 
@@ -79,17 +80,22 @@ def train(learner: qs.MetaLearner, source: qs.Source, out: Path | None, **option
     return qs.train(learner, source, out=out, **defaults | options)
 
 
-def interrupt(learner: qs.MetaLearner, source: qs.Source, out: Path | None, step: int, **options: Any) -> Any:
-    """Train, and press Ctrl-C while the tasks of a step are drawn."""
-    rng = qs.Source.rng
+def step_of(number: int) -> int:
+    """The step that `Outer.seed` is given a number for."""
+    return number // 997 % 1_000_003
 
-    def pressing(self: qs.Source, *words: int | str) -> torch.Generator:
-        if words[1:] == ("train", step):
+
+def interrupt(learner: qs.MetaLearner, source: qs.Source, out: Path | None, step: int, **options: Any) -> Any:
+    """Train, and press Ctrl-C when a step begins."""
+    seed = Outer.seed
+
+    def pressing(self: Outer, number: int) -> None:
+        if step_of(number) == step:
             os.kill(os.getpid(), signal.SIGINT)
-        return rng(self, *words)
+        seed(self, number)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(qs.Source, "rng", pressing)
+        patch.setattr(Outer, "seed", pressing)
         run = train(learner, source, out, **options)
     assert (run.stopped, run.steps) == ("interrupted", step)
     return run

@@ -23,6 +23,7 @@ from quickstudy.core.learner import MetaLearner, Stepwise
 from quickstudy.core.source import Source, Split
 from quickstudy.curves import Curve, adaptation_curve, shot_curve
 from quickstudy.evaluate import evaluate, evaluating, ready
+from quickstudy.fanout import Crew
 from quickstudy.learners import LEARNERS, make
 from quickstudy.record import read_log
 from quickstudy.report import write_report
@@ -46,6 +47,7 @@ def _add(parser: ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, default=0, help="measure the score after 0, 1, ... inner steps")
     parser.add_argument("--curve_tasks", type=int, default=200, help="tasks for each point of a curve")
     parser.add_argument("--device", type=str, default="cpu", help="cpu, cuda, ...")
+    parser.add_argument("--processes", type=int, default=1, help="share the tasks out among so many processes")
     parser.add_argument("--json", type=str | None, default=None, help="write every number to this file")
     parser.add_argument("--report", type=str | None, default=None, help="write a page of HTML to this file")
 
@@ -63,14 +65,17 @@ def _card_tasks(words: Sequence[str]) -> dict[str, Any]:
     return {}
 
 
-def measure(learner: MetaLearner, source: Source, options: Namespace, name: str | None = None) -> Evaluation:
+def measure(
+    learner: MetaLearner, source: Source, options: Namespace, name: str | None = None, processes: int | Crew = 1
+) -> Evaluation:
     """`evaluate` with a progress bar on a terminal."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         line = bar.add_task(escape(f"evaluating {name or 'the learner'}"), total=options.test_tasks)
         watch = lambda done: bar.update(line, completed=done)  # noqa: E731
-        return evaluate(learner, source, options.split, options.test_tasks, options.seed, name=name, watch=watch)
+        asked = (options.split, options.test_tasks, options.seed)
+        return evaluate(learner, source, *asked, name=name, watch=watch, processes=processes)
 
 
 def baselines(asked: str, source: Source, seed: int) -> dict[str, MetaLearner]:
@@ -96,7 +101,7 @@ def _listed(asked: str) -> tuple[str, ...]:
 def _check(options: Namespace) -> None:
     """Raise UserError for what would only be found to be wrong after long work."""
     check_seed(options.seed, "--seed")
-    for name, least in (("test_tasks", 1), ("curve_tasks", 1), ("steps", 0)):
+    for name, least in (("test_tasks", 1), ("curve_tasks", 1), ("steps", 0), ("processes", 1)):
         if getattr(options, name) < least:
             raise UserError(f"--{name} is {getattr(options, name)}: give a whole number of at least {least}.")
     _shots(options.shots)
@@ -123,9 +128,10 @@ def run(options: Namespace) -> int:
         learners.setdefault(name, learner.to(device))
     if options.steps and not isinstance(trained.learner, Stepwise):
         raise UserError(f"{own} does not adapt in steps, which --steps is about: leave it out.")
-    found = [measure(learner, source, options, name) for name, learner in learners.items()]
-    terminal().print(evaluation_table(found))
-    shots, steps = curves(options, learners, source)
+    with Crew(options.processes) as crew:
+        found = [measure(learner, source, options, name, crew) for name, learner in learners.items()]
+        terminal().print(evaluation_table(found))
+        shots, steps = curves(options, learners, source, crew)
     if shots:
         terminal().print(shot_table(list(shots.values())))
     if steps:
@@ -148,7 +154,7 @@ def run(options: Namespace) -> int:
 
 
 def curves(
-    options: Namespace, learners: dict[str, MetaLearner], source: Source
+    options: Namespace, learners: dict[str, MetaLearner], source: Source, processes: int | Crew = 1
 ) -> tuple[dict[str, Curve], Curve | None]:
     """The shot curves of all learners and the adaptation curve of the first, where asked for."""
     names = list(learners)
@@ -157,7 +163,7 @@ def curves(
     if shots:
         for name in (n for n in names if n != "chance"):
             rest = (shots, options.curve_tasks, options.seed, options.split)
-            made[name] = shot_curve(learners[name], source, *rest, name=name)
+            made[name] = shot_curve(learners[name], source, *rest, name=name, processes=processes)
     if not options.steps:
         return made, None
     rest = (options.steps, options.curve_tasks, options.seed, options.split)

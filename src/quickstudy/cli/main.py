@@ -14,13 +14,14 @@ from quickstudy.allocator import keep_memory
 from quickstudy.cli.arguments import Command, parse
 from quickstudy.cli.demo import DEMO
 from quickstudy.cli.evaluating import EVALUATE
+from quickstudy.cli.explaining import EXPLAIN
 from quickstudy.cli.listing import LIST
 from quickstudy.cli.task import ADAPT, PREDICT
 from quickstudy.cli.training import TRAIN
 from quickstudy.core.errors import UserError, nearest
 from quickstudy.version import VERSION
 
-COMMANDS: dict[str, Command] = {c.name: c for c in (TRAIN, EVALUATE, ADAPT, PREDICT, LIST, DEMO)}
+COMMANDS: dict[str, Command] = {c.name: c for c in (TRAIN, EVALUATE, ADAPT, PREDICT, LIST, EXPLAIN, DEMO)}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -24,13 +24,18 @@ from quickstudy.scores import in_words
 from quickstudy.tasks.sampling import Count
 from quickstudy.train import Run, train
 
-RESERVED: set[str | int] = {"learner", "source", "valid_source", "out", "resume", "overwrite", "progress", "started"}
+RESERVED: set[str | int] = {
+    *("learner", "source", "valid_source", "out", "resume", "overwrite", "progress", "started", "memory", "compile")
+}
+MEMORY = "budget of an outer step (500MB), or a plan by name: store, checkpoint, sweep, truncated, implicit"
 
 
 def _add(parser: ArgumentParser) -> None:
     parser.add_argument("--out", type=str | None, default=None, help="folder of the run (default: runs/LEARNER-TASKS)")
     parser.add_argument("--resume", action="store_true", help="go on with the run in that folder, exactly")
     parser.add_argument("--overwrite", action="store_true", help="start again in a folder that holds a run")
+    parser.add_argument("--memory", type=str | None, default=None, help=MEMORY)
+    parser.add_argument("--compile", action="store_true", help="run the outer step as one compiled program")
     for name in ("way", "shot", "query"):
         parser.add_argument(f"--valid.{name}", type=Count | None, default=None, help=f"{name} of the validation tasks")
     parser.add_argument("--quiet", action="store_true", help="show no progress bar")
@@ -78,6 +83,8 @@ def run(options: Namespace) -> int:
         resume=options.resume,
         overwrite=options.overwrite,
         progress=not options.quiet,
+        memory=options.memory,
+        compile=options.compile,
         started=lambda: write_whole(out / "config.yaml", as_yaml(_kept(options)).encode()),
         **options.train.as_dict(),
     )

@@ -1,0 +1,117 @@
+"""An outer step as one compiled program: forward, inner gradients and the meta-gradient together.
+
+The step is traced with its inner `autograd.grad` calls flattened into one graph, and that graph is compiled.
+Off unless asked for: the first step of every shape of tasks waits for it (20 seconds to two minutes).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import functional_call
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from quickstudy.core.learner import MetaLearner
+from quickstudy.core.task import Task
+from quickstudy.inner.apply import without_padding
+from quickstudy.nets.norm import ChannelNorm, collect
+from quickstudy.tasks.download import cache_folder
+
+SHAPES = 4
+"""Tasks of more shapes than this are not worth compiling for: those after are run as they are."""
+
+
+class Compiled:
+    """Losses and gradients of a learner's parts, by a program compiled for their shapes.
+
+    context: where each part runs (autocast). say: tell on stderr how long compiling took. seconds: spent on
+    compiling so far. Parts with padding where padding matters, parts of too many shapes, and
+    learners whose steps depend on values (or a machine without a C++ compiler) are not compiled: `of` then
+    gives None, after one warning.
+    """
+
+    def __init__(
+        self, learner: MetaLearner, context: Callable[[], AbstractContextManager[Any]], say: bool = False
+    ):
+        # programs are found again by the next process
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "compiled"))
+        self.learner = learner
+        self.context = context
+        self.say = say
+        self.names = [n for n, p in learner.named_parameters() if p.requires_grad]
+        self.programs: dict[Any, Callable[..., list[Tensor]]] = {}
+        self.layers: list[ChannelNorm] = []
+        self.seconds = 0.0
+        self.refused = ""
+
+    def of(self, tasks: Task) -> tuple[Tensor, list[Tensor], list[tuple[ChannelNorm, Tensor]]] | None:
+        """The mean loss, the gradient of every parameter, and what running norms saw; None if not compiled."""
+        if self.refused or any(bool((rows.weight == 0).any()) for rows in tasks):
+            return None
+        leaves, shape = tree_flatten(tasks)
+        key = (shape, tuple((leaf.shape, leaf.dtype) for leaf in leaves), self.learner.training)
+        if key not in self.programs:
+            if len(self.programs) == SHAPES:
+                self._refuse(f"tasks come in more than {SHAPES} shapes")
+                return None
+            begin = time.perf_counter()
+            try:
+                self.programs[key] = self._compile(leaves, shape)
+            except Exception as error:  # whatever tracing or the compiler stumbles over, training goes on without
+                self._refuse((str(error).strip().splitlines() or [type(error).__name__])[0])
+                return None
+            self.seconds += time.perf_counter() - begin
+            if self.say:
+                spent = time.perf_counter() - begin
+                print(f"compiled the outer step in {spent:.0f} seconds; it is kept for the next run.", file=sys.stderr)
+        weights = [self.learner.get_parameter(n).detach() for n in self.names]
+        with torch.no_grad():
+            loss, *rest = self.programs[key](weights, leaves)
+        count = len(self.names)
+        return loss, rest[:count], list(zip(self.layers, rest[count:], strict=True))
+
+    def _compile(self, leaves: list[Tensor], shape: Any) -> Callable[..., list[Tensor]]:
+        buffers = dict(self.learner.named_buffers())
+
+        def outer(weights: list[Tensor], leaves: list[Tensor]) -> list[Tensor]:
+            weights = [w.detach().requires_grad_() for w in weights]
+            named = dict(zip(self.names, weights, strict=True))
+            with torch.enable_grad(), collect() as seen, without_padding(), self.context():
+                loss = functional_call(self.learner, {**buffers, **named}, (tree_unflatten(leaves, shape),))
+                grads = torch.autograd.grad(loss, weights, allow_unused=True)
+            self.layers = list(seen)
+            means = [torch.stack(values).mean(0) for values in seen.values()]
+            filled = [torch.zeros_like(w) if g is None else g for w, g in zip(weights, grads, strict=True)]
+            return [loss.detach(), *filled, *means]
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            from torch._inductor import config  # not needed unless compiling, and slow to import
+
+        weights = [self.learner.get_parameter(n).detach() for n in self.names]
+        # what a learner draws for itself is drawn as it is without compiling
+        with config.patch(fallback_random=True), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's, of its own parts
+            program: Any = torch.compile(make_fx(outer)(weights, leaves), dynamic=False)
+            with torch.no_grad():
+                program(weights, leaves)
+        return program
+
+    def _refuse(self, why: str) -> None:
+        self.refused = why
+        warnings.warn(
+            f"the outer step of {type(self.learner).__name__} is not compiled ({why}): it runs as it is, to the "
+            "same result.",
+            UserWarning,
+            stacklevel=2,
+        )
+

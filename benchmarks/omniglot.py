@@ -1,11 +1,11 @@
 """Omniglot, Vinyals split, rotations as classes: train on two CPU cores, then score unseen characters.
 
-    python benchmarks/omniglot.py protonet          # about 15 minutes on two idle cores
+    python benchmarks/omniglot.py protonet          # about 18 minutes on two idle cores
     python benchmarks/omniglot.py maml              # about 40 minutes, second order
     python benchmarks/omniglot.py maml_first_order  # about 25 minutes
 
 Each writes benchmarks/results/omniglot_<row>.json. Choices (steps, rates) were made on the
-validation characters alone; the test characters are scored once, on 600 seeded tasks.
+validation characters alone; the test characters are scored at the end, on 600 seeded tasks.
 """
 
 from __future__ import annotations
@@ -29,8 +29,11 @@ PUBLISHED = {
 }
 DIFFERENCES = {
     "protonet": "One network for all four rows, trained on 60-way 1-shot tasks of 6 drawings a class, each drawing "
-    "taking its turn as the support (the paper: 5 queries for one support, and one network a row); a cosine "
-    "schedule and a fixed number of steps; the paper trains until the validation loss stops falling.",
+    "taking its turn as the support (the paper: 5 queries for one support, and one network a row); mirrored classes "
+    "and small random turns, stretches and shifts of the training drawings; a cosine "
+    "schedule and a fixed number of steps; the paper trains until the validation loss stops falling. An earlier "
+    "recipe (4,800 steps, drawings as they are) had been scored on the test characters before: 98.2 ± 0.3, 99.6 ± 0.1, "
+    "95.0 ± 0.2, 98.7 ± 0.1; this one was chosen on the validation characters.",
     "maml": "Fewer steps than the paper's 60,000, of 8 tasks instead of 32; 5 queries a class in training (the paper: "
     "1); a cosine schedule; max-pooling (the paper: strided convolutions); transductive batch statistics as in the "
     "paper; the Vinyals split instead of 1,200 random characters.",
@@ -39,9 +42,9 @@ DIFFERENCES = {
 
 
 def protonet(data: str, steps: int | None, out: Path) -> tuple[qs.MetaLearner, qs.Source, list, dict]:
-    source = qs.tasks.Omniglot(data, way=60, shot=1, query=5)
+    source = qs.tasks.Omniglot(data, way=60, shot=1, query=5, mirrors=True, jitter=0.08)
     learner = qs.make("protonet", source.spec, turns=True)
-    options = dict(steps=steps or 4800, meta_batch=1, lr=2e-3, warmup=100, valid_every=500, valid_tasks=100)
+    options = dict(steps=steps or 5800, meta_batch=1, lr=2e-3, warmup=100, valid_every=500, valid_tasks=100)
     easier = source.reshaped(way=20, query=5)
     run = qs.train(learner, source, valid_source=easier, out=out, overwrite=True, **options)
     return run.learner, source, [(5, 1), (5, 5), (20, 1), (20, 5)], options | {"seconds": run.seconds}

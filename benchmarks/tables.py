@@ -1,6 +1,6 @@
-"""The figures in benchmarks/results as Markdown: docs/results.md whole, and the tables of the README.
+"""The figures in benchmarks/results as Markdown: docs/results.md and docs/speed.md whole, the tables of the README.
 
-    python benchmarks/tables.py            # writes both
+    python benchmarks/tables.py            # writes all
     python benchmarks/tables.py --check    # exit code 1 if they say something else
 """
 
@@ -161,13 +161,20 @@ def sampling() -> str:
         for name, row in found["rows"].items()
     ]
     header = ["tasks", "tasks a second", "sampling, ms", "training step, ms", "share of a step, %"]
+    file = found.get("file")
+    said = (
+        f" From disk: a file of {file['bytes'] / 1e9:.1f} GB, mapped, beside {file['memory'] / 1e9:.1f} GB of memory; "
+        "cold: rows that were not read before, again: the same rows a second time."
+        if file
+        else ""
+    )
     return "\n".join(
         [
             "## Sampling",
             "",
             table(header, rows),
             "",
-            f"Medians on {found['hardware']}. `python benchmarks/sampling.py`",
+            f"Medians on {found['hardware']}, {found['threads']} thread(s).{said} `python benchmarks/sampling.py`",
         ]
     )
 
@@ -195,7 +202,15 @@ def pages() -> dict[Path, str]:
     for name, content in (("demo", demo_rows()), ("results", short)):
         mark = rf"(<!-- {name} table -->\n).*?(<!-- end -->)"
         text = re.sub(mark, lambda m, c=content: f"{m.group(1)}\n{c}\n\n{m.group(2)}", text, flags=re.DOTALL)
-    return {ROOT / "docs" / "results.md": top + "\n\n".join(p for p in parts if p) + "\n", readme: text}
+    said = {ROOT / "docs" / "results.md": top + "\n\n".join(p for p in parts if p) + "\n", readme: text}
+    speed = read("speed")
+    if speed:
+        from cost_tables import GPU, growth, precision  # not above: they take their tables from here
+        from speed_table import page
+
+        parts = [page(speed), growth(read("growth")), precision(read("precision")), GPU]
+        said[ROOT / "docs" / "speed.md"] = "\n\n".join(p.rstrip("\n") for p in parts if p) + "\n"
+    return said
 
 
 def main() -> int:

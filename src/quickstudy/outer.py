@@ -122,7 +122,7 @@ class Outer:
             return loss.detach()
         loss, grads, statistics = done
         if share is not None:
-            loss, grads = loss * share, torch._foreach_mul(grads, share)
+            loss, grads = loss * share, [g * share for g in grads]
         for p, g in zip(self.parameters, grads, strict=True):
             p.grad = g if p.grad is None else p.grad + g
         for layer, values in statistics:

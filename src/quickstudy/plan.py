@@ -140,10 +140,8 @@ def planned(learner: MetaLearner, plan: str) -> Iterator[None]:
         return
     before = {name: getattr(learner, name) for name in ("memory", "first_order") if hasattr(learner, name)}
     try:
-        if plan == "first_order":
-            learner.first_order = True
-        else:
-            learner.memory = plan
+        option, value = ("first_order", True) if plan == "first_order" else ("memory", plan)
+        setattr(learner, option, value)
         yield
     finally:
         for name, value in before.items():

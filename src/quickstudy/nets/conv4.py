@@ -92,6 +92,7 @@ class Conv4(Net):
         tasks, n = x.shape[:2]
         h = _channels_last(x.transpose(0, 1).flatten(1, 2))
         for i, norm in enumerate(self.norms):
+            assert isinstance(norm, ChannelNorm)
             scale, shift = (weights[f"norms.{i}.{name}"].flatten() for name in ("weight", "bias"))
             kernel = weights[f"kernels.{i}"].flatten(0, 1)
             h = self._block(h, kernel, lambda y, norm=norm, w=scale, b=shift: norm.grouped(y, w, b, tasks), tasks)

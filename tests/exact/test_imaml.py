@@ -197,6 +197,11 @@ def test_the_gradient_is_the_derivative_where_the_inner_problem_is_solved(object
     assert not IMAML.exact_gradient
 
 
+def test_without_steps_the_start_is_differentiated_as_it_is() -> None:
+    model, tasks = curved(Classification(3), inner_steps=0), ragged(Classification(3))
+    check_meta_gradient(lambda: model(tasks), model.parameters())
+
+
 def problem() -> tuple[IMAML, Task, State, State]:
     """A curved problem, with a start and an end that has nothing to do with it; leaves."""
     model = curved(Regression(2))

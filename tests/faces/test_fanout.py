@@ -160,7 +160,8 @@ def test_what_cannot_be_handed_over_is_refused(monkeypatch: pytest.MonkeyPatch) 
 
 
 SCRIPT = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background inherits that it is ignored
 import quickstudy as qs
 from quickstudy.fanout import Crew
 source = qs.tasks.Sinusoid()

@@ -14,6 +14,7 @@ from quickstudy.core.task import Examples, State
 from quickstudy.inner.closed import full_precision
 from quickstudy.inner.descent import Loss, descent_path
 from quickstudy.inner.linear import linear
+from quickstudy.inner.picked import tell
 
 CLOSED = (Classification, Regression)
 """Objectives whose gradient is written down here. Not their subclasses: those may have another loss."""
@@ -53,6 +54,7 @@ def head_path(
     if type(objective) not in CLOSED:
         yield from descent_path(_loss(objective, seen), head, rows, steps, lr, first_order)
         return
+    tell("inner steps: the gradient of a linear head in closed form")
     yield head if torch.is_grad_enabled() else {k: w.detach() for k, w in head.items()}
     x = rows.x
     assert isinstance(x, Tensor)

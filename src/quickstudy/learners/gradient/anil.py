@@ -23,10 +23,10 @@ class ANIL(FineTuning):
     the features f are shared by all tasks and learnt by the outer loop alone. It is MAML with an inner
     rate of 0 for all but the last layer. The gradient is in closed form (inner/heads.py).
 
-    Departures: the head starts at 0, since numbers of classes mean nothing before training. The network
-    made for it has running statistics ("running"), not those of the batch: its features do not move, so
-    averages over training fit them, and a prediction does not depend on the other queries. Support and
-    query pass the network one after the other, so that statistics never tell the query to the support.
+    Departures: the head starts at 0, since classes are numbered afresh in every task. `make` gives it a
+    network with running statistics, not those of the batch: its features do not move, so averages over
+    training fit them, and a prediction does not depend on the other queries. Support and query pass the
+    network one after the other: where rows are normalised together, the support must not see the query.
 
     state: weight (task, size, d), bias (task, size), for classification seen (task, way).
     first_order, eval_steps: as in MAML; in first order the support's features get no gradient.

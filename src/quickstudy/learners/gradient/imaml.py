@@ -12,6 +12,7 @@ from quickstudy.core.objective import Classification, Objective
 from quickstudy.core.task import Examples, State
 from quickstudy.inner.descent import Loss, last
 from quickstudy.inner.implicit import implicit, proximal_path
+from quickstudy.inner.picked import tell
 from quickstudy.learners.gradient.fine_tuning import FineTuning
 from quickstudy.nets import Net
 
@@ -98,4 +99,5 @@ class IMAML(FineTuning):
     def _solved(self, steps: int, loss: Loss, phi: State, theta: State, support: Examples) -> State:
         if not steps and torch.is_grad_enabled():
             return theta  # no step was taken: this is no solution, and its derivative is the identity
+        tell(f"inner steps: no graph, an implicit gradient by {self.cg_steps} conjugate gradient steps")
         return implicit(loss, phi, theta, support, self.strength, self.cg_steps)

@@ -1,0 +1,196 @@
+"""How fast an outer step is: quickstudy beside a plain torch loop and the other libraries, in one run, interleaved.
+
+    pip install -r benchmarks/requirements.txt -c constraints.txt
+    python benchmarks/speed.py                            # about ten minutes on two idle cores
+    python benchmarks/speed.py --rows W1 W5 --repeats 3   # a part of it; printed, not written
+
+Writes benchmarks/results/speed.json, of which `python benchmarks/tables.py` makes docs/speed.md. All start from the
+same weights and tasks (workloads.py) with the same settings of the allocator. The meta-gradient of each is first
+checked in float64; one that is wrong is not timed. Times are medians; what does not install is said so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import importlib.metadata
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import limits
+import ours
+import resident
+import torch
+from peers import PEERS, TORCH, Builder, distance, load, plain_loop
+from results import machine, write
+from speed_table import page
+from workloads import WORKLOADS, Workload
+
+from quickstudy.allocator import SETTINGS, keep_memory
+
+OURS = {"quickstudy": False, "quickstudy, compiled": True}
+EXACT = 1e-8
+"""Relative error in float64 above which a meta-gradient is wrong."""
+FEWEST = 3
+"""Timings of even the slowest implementation."""
+AT_LEAST = 0.05
+"""Seconds that one timing takes: shorter steps are repeated inside it."""
+FOR_MEMORY = 0.25
+"""Share of the time that is left for the peaks of memory."""
+
+
+def builder(name: str, method: str) -> Builder | str:
+    """How an implementation is built, or why it is not."""
+    if name in OURS:
+        return partial(ours.build, compiled=OURS[name])
+    methods = load(name)
+    return methods if isinstance(methods, str) else methods.get(method, "")
+
+
+def main() -> None:
+    args = arguments()
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, cores()[: args.threads])  # JAX takes as many threads as it may use cores
+    torch.set_num_threads(args.threads)
+    names = [name for name in (*OURS, *PEERS) if name in args.implementations]
+    if args.peaks:
+        print(resident.measure([(key, name) for key in args.rows for name in names], builder))
+        return
+    # what JAX compiles for the timed steps need not be compiled again for their memory
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", tempfile.mkdtemp())
+    deadline = time.perf_counter() + 60 * args.minutes * (1 - FOR_MEMORY)
+    found: dict[str, Any] = {"ceilings": limits.ceilings(), "rows": {}}
+    best = 1e9 * max(found["ceilings"].values())
+    for left, key in zip(range(len(args.rows), 0, -1), args.rows, strict=True):
+        work = WORKLOADS[key]
+        flops = limits.counted(work)
+        row = {"title": work.title, "mark": work.mark, "mark_compiled": work.mark_compiled, "flops": flops}
+        seconds = (deadline - time.perf_counter()) / left
+        found["rows"][key] = {
+            **row, "limit_ms": 1e3 * flops / best, "found": measured(work, names, seconds, args.repeats)
+        }  # fmt: skip
+        report(key, found["rows"][key])
+    words = ["--rows", *args.rows, "--implementations", *names, "--threads", str(args.threads)]
+    for key, row in resident.peaks(Path(__file__), words).items() if args.memory else ():
+        for name, megabytes in row.items():
+            found["rows"][key]["found"][name]["memory_mb"] = megabytes
+    found |= {
+        "implementations": {name: about(name) for name in names},
+        "fastest_of": list(TORCH),
+        "allocator": {name: os.environ.get(name) for name in SETTINGS},
+        "repeats": args.repeats,
+        **machine(),
+    }
+    whole = set(args.rows) == set(WORKLOADS) and {"quickstudy", *PEERS} <= set(names)
+    if whole or args.name != "speed":
+        write(args.name, found)
+    print(page(found))
+
+
+def cores() -> list[int]:
+    """The numbers of the cores that this process may use."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", nargs="+", choices=WORKLOADS, default=list(WORKLOADS), metavar="ROW")
+    parser.add_argument("--implementations", nargs="+", choices=(*OURS, *PEERS), metavar="NAME")
+    parser.add_argument("--compiled", action="store_true", help="quickstudy's compiled outer step as well")
+    parser.add_argument("--repeats", type=int, default=11, help="timings of each, at most")
+    parser.add_argument("--minutes", type=float, default=10, help="fewer repeats if it would take longer")
+    parser.add_argument("--threads", type=int, default=len(cores()))
+    parser.add_argument("--no-memory", dest="memory", action="store_false", help="leave the peaks of memory out")
+    parser.add_argument("--name", default="speed", help="of the file in benchmarks/results")
+    parser.add_argument("--peaks", action="store_true", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.implementations is None:
+        args.implementations = ["quickstudy", *PEERS]
+    args.implementations += ["quickstudy, compiled"] * args.compiled
+    return args
+
+
+def measured(work: Workload, names: list[str], seconds: float, repeats: int) -> dict[str, dict[str, Any]]:
+    """Every implementation's figures for a workload, or a note that says why it has none."""
+    begin = time.perf_counter()
+    reference = plain_loop.METHODS[work.method](work, torch.float64).result()
+    figures: dict[str, dict[str, Any]] = {}
+    steps: dict[str, Callable[[], object]] = {}
+    for name in names:
+        build = builder(name, work.method)
+        if isinstance(build, str):
+            continue  # not there, which `about` says, or without this method
+        figures[name] = one = {}
+        try:
+            one["float64_error"] = distance(build(work, torch.float64).result(), reference)
+            if not one["float64_error"] < EXACT:
+                one["note"] = f"wrong: {one['float64_error']:.1e} off the reference in float64"
+                continue
+            start = time.perf_counter()
+            built = build(work, torch.float32)
+            one["float32_error"] = distance(built.result(), reference)
+            built.step()
+            one["first_seconds"] = time.perf_counter() - start
+            steps[name] = built.step
+        except ours.Missing as error:
+            one["note"] = str(error)
+        except Exception as error:  # whatever a library raises is what its row says
+            one["note"] = f"fails: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+    for name, spent in interleaved(steps, seconds - (time.perf_counter() - begin), repeats).items():
+        low, middle, high = statistics.quantiles(spent, n=4) if len(spent) > 1 else spent * 3
+        figures[name] |= {"ms": 1e3 * middle, "quartiles_ms": [1e3 * low, 1e3 * high], "timings": len(spent)}
+    return figures
+
+
+def interleaved(steps: dict[str, Callable[[], object]], seconds: float, repeats: int) -> dict[str, list[float]]:
+    """Seconds of a step, several times each: all take turns, each time another one first.
+
+    Slow ones stop early: after FEWEST timings none takes more than its share of the time.
+    """
+    gc.collect()
+    inside = {name: max(1, round(AT_LEAST / timed(step, 1))) for name, step in steps.items()}
+    spent: dict[str, list[float]] = {name: [] for name in steps}
+    share = seconds / max(1, len(steps))
+    for turn in range(repeats):
+        order = list(steps)
+        first = turn % max(1, len(order))
+        for name in order[first:] + order[:first]:
+            if len(spent[name]) < FEWEST or inside[name] * sum(spent[name]) < share:
+                spent[name].append(timed(steps[name], inside[name]))
+    return spent
+
+
+def timed(step: Callable[[], object], times: int) -> float:
+    begin = time.perf_counter()
+    for _ in range(times):
+        step()
+    return (time.perf_counter() - begin) / times
+
+
+def about(name: str) -> dict[str, str]:
+    """The version of an implementation, or why it is not there."""
+    methods = {} if name in OURS else load(name)
+    if isinstance(methods, str):
+        return {"missing": methods}
+    library = "quickstudy" if name in OURS else "torch" if name == "plain loop" else name
+    return {"version": f"{library} {importlib.metadata.version(library)}"}
+
+
+def report(key: str, row: dict[str, Any]) -> None:
+    """One line a workload while the run goes on."""
+    found = row["found"].items()
+    parts = [f"{name} {one['ms']:.2f}" if "ms" in one else f"{name}: {one['note']}" for name, one in found]
+    print(f"{key:7} limit {row['limit_ms']:.2f} ms; {'; '.join(parts)}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    if "--peaks" not in sys.argv:
+        keep_memory()
+    main()

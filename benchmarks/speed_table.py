@@ -88,7 +88,13 @@ def notes(rows: dict[str, Any]) -> list[str]:
     """What the stars in the table mean."""
     said = [f"{key}, {name}: {one['note']}" for key, row in rows.items() for name, one in row["found"].items()
             if "note" in one]  # fmt: skip
-    return ["\\* " + "; ".join(said) + ".", ""] if said else []
+    if not said:
+        return []
+    wrong = any(" off the reference" in line for line in said)
+    unsettled = (
+        " Whether a gradient that is off is the library's doing or that of the way it is called here is not settled."
+    )
+    return ["\\* " + "; ".join(said) + "." + unsettled * wrong, ""]
 
 
 def allocator(found: dict[str, Any]) -> str:

@@ -64,7 +64,8 @@ def main() -> None:
         print(resident.measure([(key, name) for key in args.rows for name in names], builder))
         return
     # what JAX compiles for the timed steps need not be compiled again for their memory
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", tempfile.mkdtemp())
+    programs = tempfile.TemporaryDirectory()
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", programs.name)
     deadline = time.perf_counter() + 60 * args.minutes * (1 - FOR_MEMORY)
     found: dict[str, Any] = {"ceilings": limits.ceilings(), "rows": {}}
     best = 1e9 * max(found["ceilings"].values())

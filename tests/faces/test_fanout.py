@@ -63,7 +63,8 @@ def odd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[type]:
 
 
 @pytest.fixture(scope="module")
-def crew() -> Iterator[Crew]:
+def crew(odd: type) -> Iterator[Crew]:
+    """Started after `odd` can be imported: processes see the path of the time when they were started."""
     with Crew(2) as crew:
         yield crew
 

@@ -1,4 +1,4 @@
-"""iMAML: conjugate gradients, the implicit gradient in closed form, and memory that no inner step adds to."""
+"""iMAML: ridge regression in closed form, the true gradient where solved, memory that no inner step adds to."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from torch import Tensor
 from quickstudy.core import Classification, Objective, Regression
 from quickstudy.core.errors import UserError
 from quickstudy.core.task import Examples, State, Task, examples, select
-from quickstudy.inner.descent import descend, last
-from quickstudy.inner.implicit import conjugate_gradient, implicit, proximal_path
+from quickstudy.inner.descent import descend
 from quickstudy.learners import IMAML
 from quickstudy.nets import MLP, Conv4
 from quickstudy.nets.norm import Norm
@@ -29,51 +28,6 @@ def close(a: Tensor, b: Tensor, off: float = 1e-10) -> None:
     torch.testing.assert_close(a, b, rtol=off, atol=off)
 
 
-# --- conjugate gradients ---
-
-
-def matrices(count: int = 4, d: int = 5) -> Tensor:
-    root = noise(count, d, d, seed=1)
-    return root @ root.transpose(1, 2) + torch.linspace(0.1, 3, count).view(-1, 1, 1) * torch.eye(d)
-
-
-def solve(a: Tensor, v: Tensor, steps: int) -> Tensor:
-    return conjugate_gradient(lambda p: (a @ p.unsqueeze(-1)).squeeze(-1), v, steps)
-
-
-def test_conjugate_gradients_are_exact_after_d_steps() -> None:
-    a, v = matrices(), noise(4, 5, seed=2)
-    exact = torch.linalg.solve(a, v)
-    close(solve(a, v, 5), exact, 1e-9)
-    assert ((solve(a, v, 4) - exact).norm(dim=1) > 1e-6 * exact.norm(dim=1)).all()
-    close(solve(a, v, 12), exact, 1e-9)  # going on after the end does no harm
-
-
-def test_tasks_are_solved_as_if_alone() -> None:
-    a, v = matrices(), noise(4, 5, seed=2)
-    for t in range(4):
-        close(solve(a, v, 3)[t : t + 1], solve(a[t : t + 1], v[t : t + 1], 3), 1e-12)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_a_residual_of_zero_is_safe(dtype: torch.dtype) -> None:
-    # the squares of the last two cannot be told from 0 in float32, the curvature of the last one can
-    a = torch.stack([torch.eye(3) * size for size in (1.0, 2.0, 1.0, 1e8)]).to(dtype)
-    v = torch.tensor([[1.0, 2.0, 3.0], [0.0, 0.0, 0.0], [1e-30, 0.0, 1e-38], [1e-23, 0.0, 0.0]]).to(dtype)
-    expected = torch.linalg.solve(a.double(), v.double()).to(dtype)
-    torch.testing.assert_close(solve(a, v, 10), expected, rtol=1e-6, atol=1e-29)
-
-
-def test_a_task_that_is_not_positive_definite_stops() -> None:
-    a = torch.stack([torch.diag(torch.tensor(d)) for d in ([-1.0, -2.0], [1.0, -0.5], [1.0, 4.0])]).double()
-    v = torch.tensor([[1.0, 1.0], [1.0, 0.5], [1.0, 2.0]], dtype=torch.float64)
-    found = solve(a, v, 6)
-    assert torch.equal(found[0], v[0])  # at once: the gradient is taken as it is
-    # one step: alpha = v'v / v'Av = 1.25 / 0.875, and then p'Ap < 0
-    close(found[1], 1.25 / 0.875 * v[1], 1e-12)
-    close(found[2], torch.tensor([1.0, 0.5], dtype=torch.float64), 1e-12)
-
-
 # --- a linear model: everything is in closed form ---
 
 STRENGTH = 1.5
@@ -84,8 +38,8 @@ def linear_model(**options) -> IMAML:
     settings = {"inner_steps": 150, "inner_lr": 0.15, "strength": STRENGTH, "cg_steps": SIZE + 1} | options
     model = IMAML(net, Regression(), **settings).double()
     with torch.no_grad():
-        net.layers[0].weight.copy_(noise(1, SIZE, seed=7))
-        net.layers[0].bias.copy_(noise(1, seed=8))
+        net.layers[0].weight.copy_(noise(1, SIZE, seed=7))  # type: ignore[operator]
+        net.layers[0].bias.copy_(noise(1, seed=8))  # type: ignore[operator]
     return model.train()
 
 
@@ -97,7 +51,7 @@ def linear_tasks() -> Task:
 
 def start(model: IMAML) -> Tensor:
     layer = model.net.layers[0]  # type: ignore[index]
-    return torch.cat([layer.weight.detach().squeeze(0), layer.bias.detach()])
+    return torch.cat([layer.weight.detach().squeeze(0), layer.bias.detach()])  # type: ignore[union-attr]
 
 
 def ridge(support: Examples, t: int, theta: Tensor) -> tuple[Tensor, Tensor]:
@@ -202,59 +156,6 @@ def test_without_steps_the_start_is_differentiated_as_it_is() -> None:
     check_meta_gradient(lambda: model(tasks), model.parameters())
 
 
-def problem() -> tuple[IMAML, Task, State, State]:
-    """A curved problem, with a start and an end that has nothing to do with it; leaves."""
-    model = curved(Regression(2))
-    tasks = ragged(Regression(2))
-    shapes = {k: (TASKS, *p.shape) for k, p in model.net.named_parameters()}
-    theta = {k: noise(*shape, seed=20 + i).requires_grad_() for i, (k, shape) in enumerate(shapes.items())}
-    phi = {k: noise(*shape, seed=40 + i) for i, (k, shape) in enumerate(shapes.items())}
-    return model, tasks, theta, phi
-
-
-def test_at_any_point_it_is_the_dense_solve_with_the_hessian_there() -> None:
-    model, tasks, theta, phi = problem()
-    strength = 30.0
-
-    def loss(weights: State, rows: Examples) -> Tensor:
-        return model.objective.loss(model.output(weights, rows.x, rows.weight), rows)
-
-    names, sizes = list(phi), [w[0].numel() for w in phi.values()]
-
-    def of_task(t: int, flat: Tensor, rows: Examples) -> Tensor:
-        pieces = zip(names, flat.split(sizes), strict=True)
-        weights = {k: piece.view(1, *phi[k].shape[1:]) for k, piece in pieces}
-        return loss(weights, Examples(*(f[t : t + 1] for f in rows))).sum()  # type: ignore[index]
-
-    reached = implicit(loss, phi, theta, tasks.support, strength, sum(sizes))
-    assert all(torch.equal(reached[k], phi[k]) and reached[k].requires_grad for k in phi)
-    found = torch.autograd.grad(loss(reached, tasks.query).sum(), list(theta.values()))
-    for t in range(TASKS):
-        at = torch.cat([phi[k][t].flatten() for k in names])
-        hessian = torch.autograd.functional.hessian(lambda w, t=t: of_task(t, w, tasks.support), at)
-        slope = torch.autograd.functional.jacobian(lambda w, t=t: of_task(t, w, tasks.query), at)
-        assert torch.linalg.eigvalsh(hessian).min() > -strength
-        expected = torch.linalg.solve(torch.eye(len(at)) + hessian / strength, slope)
-        close(torch.cat([g[t].flatten() for g in found]), expected, 1e-9)
-
-
-def test_the_support_and_the_strength_get_their_gradient() -> None:
-    """Influence, and a strength that is learnt: the derivative of the solution with respect to both."""
-    model, tasks, theta, _ = problem()
-    weight = tasks.support.weight.clone().requires_grad_()
-    strength = torch.tensor(20.0, dtype=torch.float64, requires_grad=True)
-
-    def loss(weights: State, rows: Examples) -> Tensor:
-        return model.objective.loss(model.output(weights, rows.x, rows.weight), rows)
-
-    def value() -> Tensor:
-        support = tasks.support._replace(weight=weight)
-        phi = last(proximal_path(loss, theta, support, strength, 80, 0.03))
-        return loss(implicit(loss, phi, theta, support, strength, 45), tasks.query).sum()
-
-    check_meta_gradient(value, [weight, strength, *theta.values()])
-
-
 @pytest.mark.parametrize("norm", ["batch", "group"])
 def test_convolutions_solve_every_task_by_itself(norm: Norm) -> None:
     objective = Classification(2)
@@ -267,30 +168,6 @@ def test_convolutions_solve_every_task_by_itself(norm: Norm) -> None:
 
     alone = [gradient(select(tasks, slice(t, t + 1))) for t in range(3)]
     close(gradient(tasks), torch.stack(alone).mean(0))
-
-
-def test_a_linear_loss_passes_the_gradient_on() -> None:
-    theta = {"w": noise(2, 3, seed=1).requires_grad_()}
-    rows = examples(noise(2, 3, seed=2), noise(2, 3, seed=3))
-
-    def loss(weights: State, rows: Examples) -> Tensor:
-        return (weights["w"] * rows.x).sum(1)
-
-    phi = implicit(loss, {"w": noise(2, 3, seed=4)}, theta, rows, 2.0, 4)["w"]
-    assert torch.equal(torch.autograd.grad(phi.square().sum(), theta["w"])[0], 2 * phi.detach())
-
-
-def test_weights_that_the_loss_never_meets_pass_the_gradient_on() -> None:
-    model, tasks, theta, phi = problem()
-    idle = noise(TASKS, 2, seed=60).requires_grad_()
-
-    def loss(weights: State, rows: Examples) -> Tensor:
-        met = {k: w for k, w in weights.items() if k != "idle"}
-        return model.objective.loss(model.output(met, rows.x, rows.weight), rows)
-
-    reached = implicit(loss, {**phi, "idle": idle.detach()}, {**theta, "idle": idle}, tasks.support, 30.0, 40)
-    outer = (3 * reached["idle"]).sum() + loss(reached, tasks.query).sum()
-    close(torch.autograd.grad(outer, idle)[0], torch.full_like(idle, 3.0))
 
 
 # --- what it costs ---
@@ -327,17 +204,10 @@ def test_memory_is_flat_in_the_inner_steps() -> None:
     assert held(60) <= 1.02 * held(3)
 
 
-def test_under_no_grad_nothing_is_kept() -> None:
-    model, tasks, theta, phi = problem()
-
-    def never(weights: State, rows: Examples) -> Tensor:
-        raise AssertionError("nothing is to be computed")
-
+def test_under_no_grad_states_are_plain() -> None:
+    model, tasks = curved(Classification(3), inner_steps=3), ragged(Classification(3))
     with torch.no_grad():
-        reached = implicit(never, phi, theta, tasks.support, 2.0, 4)
-        state = model.adapt(tasks.support)
-    assert all(torch.equal(reached[k], phi[k]) for k in phi)
-    assert not any(w.requires_grad for w in (*reached.values(), *state.values()))
+        assert not any(w.requires_grad for w in model.adapt(tasks.support).values())
 
 
 def test_the_path_holds_every_state_on_the_way() -> None:

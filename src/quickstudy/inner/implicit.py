@@ -31,19 +31,19 @@ def conjugate_gradient(
     >>> conjugate_gradient(lambda p: diagonal * p, torch.tensor([[1.0, 2.0]]), 2)
     tensor([[1.0000, 0.5000]])
     """
-    x, r, p = torch.zeros_like(v), v, v
+    x, r, p = torch.zeros_like(v), v.clone(), v
     size = r.square().sum(1, keepdim=True)
+    going = torch.ones_like(size, dtype=torch.bool)
     tiny = torch.finfo(v.dtype).tiny
     for i in range(steps):
         ap = product(p)
         curvature = (p * ap).sum(1, keepdim=True)
-        good = curvature > 0
-        rate = torch.where(good, size / curvature, float(i == 0))
-        x = torch.addcmul(x, rate, p)
-        r = torch.addcmul(r, rate, ap, value=-1)
+        going = going & (curvature > 0)
+        rate = torch.where(going, size / curvature, float(i == 0))
+        x.addcmul_(rate, p)
+        r.addcmul_(rate, ap, value=-1)
         before, size = size, r.square().sum(1, keepdim=True)
-        # a direction of 0 has no curvature: a task that has stopped stays where it is
-        p = torch.where(good, torch.addcmul(r, size / before.clamp_min(tiny), p), 0)
+        p = torch.addcmul(r, size / before.clamp_min(tiny), p)
     return x
 
 

@@ -2,7 +2,7 @@
 
     python benchmarks/omniglot.py protonet          # about 18 minutes on two idle cores
     python benchmarks/omniglot.py maml              # about 40 minutes, second order
-    python benchmarks/omniglot.py maml_first_order  # about 25 minutes
+    python benchmarks/omniglot.py maml_first_order  # about 30 minutes
 
 Each writes benchmarks/results/omniglot_<row>.json. Choices (steps, rates) were made on the
 validation characters alone; the test characters are scored at the end, on 600 seeded tasks.
@@ -14,6 +14,7 @@ import argparse
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from results import data_folder, machine, write
@@ -37,7 +38,9 @@ DIFFERENCES = {
     "maml": "Fewer steps than the paper's 60,000, of 8 tasks instead of 32; 5 queries a class in training (the paper: "
     "1); a cosine schedule; max-pooling (the paper: strided convolutions); transductive batch statistics as in the "
     "paper; the Vinyals split instead of 1,200 random characters.",
-    "maml_first_order": "As for second order; the published first-order row is of Reptile's paper.",
+    "maml_first_order": "As for second order; the published first-order row is of Reptile's paper. An earlier recipe "
+    "(one inner step at 0.4, as for second order) had been scored on the test characters before: 91.7 ± 0.5; three "
+    "steps at 0.1 were chosen on the validation characters.",
 }
 
 
@@ -50,10 +53,10 @@ def protonet(data: str, steps: int | None, out: Path) -> tuple[qs.MetaLearner, q
     return run.learner, source, [(5, 1), (5, 5), (20, 1), (20, 5)], options | {"seconds": run.seconds}
 
 
-def maml(data: str, steps: int | None, out: Path, first_order: bool = False) -> tuple:
+def maml(data: str, steps: int | None, out: Path, **inner: Any) -> tuple:
     """One process a core: a task is too small to be shared by two threads."""
     source = qs.tasks.Omniglot(data, way=5, shot=1, query=5)
-    inner = dict(inner_steps=1, inner_lr=0.4, first_order=first_order, eval_steps=3)
+    inner = dict(inner_steps=1, inner_lr=0.4, eval_steps=3) | inner
     learner = qs.make("maml", source.spec, **inner)
     options = dict(steps=steps or 8000, meta_batch=8, lr=2e-3, warmup=100, clip=10.0, valid_every=500, devices=2)
     run = qs.train(learner, source, out=out, overwrite=True, **options)
@@ -61,7 +64,8 @@ def maml(data: str, steps: int | None, out: Path, first_order: bool = False) -> 
 
 
 def maml_first_order(data: str, steps: int | None, out: Path) -> tuple:
-    return maml(data, steps, out, first_order=True)
+    """More and smaller steps: the gradient after a single long one says little about the weights before it."""
+    return maml(data, steps, out, first_order=True, inner_steps=3, inner_lr=0.1, eval_steps=5)
 
 
 ROWS = {"protonet": protonet, "maml": maml, "maml_first_order": maml_first_order}

@@ -22,7 +22,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from quickstudy.core.learner import MetaLearner
 from quickstudy.core.task import Task
-from quickstudy.inner.apply import without_padding
+from quickstudy.core.tracing import tracing
 from quickstudy.nets.norm import ChannelNorm, collect
 from quickstudy.tasks.download import cache_folder
 
@@ -85,7 +85,7 @@ class Compiled:
         def outer(weights: list[Tensor], leaves: list[Tensor]) -> list[Tensor]:
             weights = [w.detach().requires_grad_() for w in weights]
             named = dict(zip(self.names, weights, strict=True))
-            with torch.enable_grad(), collect() as seen, without_padding(), self.context():
+            with torch.enable_grad(), collect() as seen, tracing(), self.context():
                 loss = functional_call(self.learner, {**buffers, **named}, (tree_unflatten(leaves, shape),))
                 grads = torch.autograd.grad(loss, weights, allow_unused=True)
             self.layers = list(seen)

@@ -5,48 +5,18 @@ All networks take rows with the task axis first: (task, n, *x_shape) -> (task, n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from quickstudy.core.task import Inputs, State, select
+from quickstudy.core.tracing import is_tracing
 from quickstudy.inner.picked import tell
 
-_no_padding: ContextVar[bool] = ContextVar("no_padding", default=False)
-
-
-@contextmanager
-def without_padding() -> Iterator[None]:
-    """Inside the block no row is padding: it is not looked for, so that nothing depends on values."""
-    token = _no_padding.set(True)
-    try:
-        yield
-    finally:
-        _no_padding.reset(token)
-
-
-@runtime_checkable
-class Batched(Protocol):
-    """A network that applies the weights of many tasks in one product (small MLPs)."""
-
-    def per_task(self, weights: State, x: Tensor) -> Tensor: ...
-
-
-@runtime_checkable
-class Grouped(Protocol):
-    """A network that can apply the weights of many tasks as one grouped convolution a layer."""
-
-    @property
-    def can_group(self) -> bool: ...
-
-    def grouped(self, weights: State, x: Tensor) -> Tensor: ...
-
-
+Apply = Callable[[State, Tensor], Tensor]
+"""(weights (task, *shape), x (task, n, *x_shape)) -> (task, n, size)."""
 GROUP = 8
 """Tasks in one grouped convolution: more fall out of the cache."""
 
@@ -83,17 +53,23 @@ def apply_per_task(net: nn.Module, weights: State, x: Inputs, weight: Tensor | N
     is faster than a grouped convolution, whose second derivative is slow, and it leaves batch statistics
     to `F.batch_norm`, whose second derivative is wrong under vmap. Where nothing lies behind the weights
     (evaluation), they are grouped, a few tasks at a time.
+
+    A network says what it can do: `per_task(weights, x)` applies the weights of all tasks in one product a layer
+    (small MLPs), `grouped(weights, x)` as one grouped convolution a layer, if `can_group`.
     """
     name = type(net).__name__
-    if isinstance(net, Batched) and isinstance(x, Tensor):
+    # attributes and no Protocol: isinstance of one takes longer than a small network
+    per_task: Apply | None = getattr(net, "per_task", None)
+    if per_task is not None and isinstance(x, Tensor):
         tell(f"{name}: weights of each task, all tasks in one batched product a layer")
-        return net.per_task(weights, x)
+        return per_task(weights, x)
     padded = weight is not None and _padding_counts(net, weight)
-    if isinstance(net, Grouped) and isinstance(x, Tensor) and not padded and _plain(weights) and net.can_group:
+    grouped: Apply | None = getattr(net, "grouped", None) if getattr(net, "can_group", False) else None
+    if grouped is not None and isinstance(x, Tensor) and not padded and _plain(weights):
         tell(f"{name}: weights of each task, up to {GROUP} tasks in one grouped convolution a layer")
         parts = zip(*(w.split(GROUP) for w in weights.values()), strict=True)
         rows = zip(parts, x.split(GROUP), strict=True)
-        return torch.cat([net.grouped(dict(zip(weights, part, strict=True)), few) for part, few in rows])
+        return torch.cat([grouped(dict(zip(weights, part, strict=True)), few) for part, few in rows])
     tell(f"{name}: weights of each task, one task after the other")
     # unbind once: its backward is one stack, where indexing would fill a zero tensor a task
     columns = {k: w.unbind(0) for k, w in weights.items()}
@@ -116,7 +92,7 @@ def _plain(weights: State) -> bool:
 
 def _padding_counts(net: nn.Module, weight: Tensor) -> bool:
     """Whether there is padding and the network would let it into its statistics."""
-    if _no_padding.get():
+    if is_tracing():
         return False
     return _statistics(net) and bool((weight == 0).any())
 

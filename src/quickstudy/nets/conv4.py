@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -26,8 +25,8 @@ class Conv4(Net):
     last map as features (task, n, channels): what MAML used on Omniglot (1703.03400, section 5.2), with
     a quarter of the arithmetic.
 
-    Convolutions have no bias (a norm follows), and ReLU comes after the max-pool: the same function
-    on a quarter of the data. The layout is channels_last throughout.
+    Convolutions have no bias (a norm follows); norms by channel and ReLU come after the max-pool: the same
+    function on a quarter of the data. The layout is channels_last throughout.
 
     Raises UserError for images smaller than 16 x 16.
     """
@@ -74,7 +73,8 @@ class Conv4(Net):
             return torch.cat([self.forward(x[t : t + 1]) for t in range(len(x))])
         h = _channels_last(x.flatten(0, 1))
         for kernel, norm in zip(self.kernels, self.norms, strict=True):
-            h = self._block(h, kernel, norm)
+            assert isinstance(norm, ChannelNorm)
+            h = self._block(h, kernel, norm, norm.weight, norm.bias)
         h = h.flatten(1) if self.pool == "max" else h.mean((2, 3))
         return (h if self.head is None else self.head(h)).unflatten(0, x.shape[:2])
 
@@ -95,18 +95,24 @@ class Conv4(Net):
             assert isinstance(norm, ChannelNorm)
             scale, shift = (weights[f"norms.{i}.{name}"].flatten() for name in ("weight", "bias"))
             kernel = weights[f"kernels.{i}"].flatten(0, 1)
-            h = self._block(h, kernel, lambda y, norm=norm, w=scale, b=shift: norm.grouped(y, w, b, tasks), tasks)
+            h = self._block(h, kernel, norm, scale, shift, tasks)
         h = h if self.pool == "max" else h.mean((2, 3), keepdim=True)
         h = h.reshape(n, tasks, -1).transpose(0, 1)
         if self.head is None:
             return h
         return torch.baddbmm(weights["head.bias"].unsqueeze(1), h, weights["head.weight"].transpose(1, 2))
 
-    def _block(self, h: Tensor, kernel: Tensor, norm: Callable[[Tensor], Tensor], groups: int = 1) -> Tensor:
-        kernel = kernel.contiguous(memory_format=torch.channels_last)
+    def _block(
+        self, h: Tensor, kernel: Tensor, norm: ChannelNorm, scale: Tensor, shift: Tensor, tasks: int = 1
+    ) -> Tensor:
+        def convolve(kernel: Tensor) -> Tensor:
+            kernel = kernel.contiguous(memory_format=torch.channels_last)
+            stride = 1 if self.pool == "max" else 2
+            return F.conv2d(h, kernel, stride=stride, padding=1, groups=tasks)
+
         if self.pool == "max":
-            return torch.relu(F.max_pool2d(norm(F.conv2d(h, kernel, padding=1, groups=groups)), 2))
-        return torch.relu(norm(F.conv2d(h, kernel, stride=2, padding=1, groups=groups)))
+            return torch.relu(norm.pooled(convolve, kernel, scale, shift))
+        return torch.relu(norm.normalised(convolve(kernel), scale, shift))
 
 
 def _channels_last(rows: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ group:   of each row alone, over groups of channels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Literal
@@ -16,6 +16,9 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from quickstudy.core.tracing import is_tracing
+from quickstudy.nets.norm_pool import affine, norm_pool
 
 Norm = Literal["batch", "running", "group"]
 _collected: ContextVar[dict[ChannelNorm, list[Tensor]] | None] = ContextVar("collected", default=None)
@@ -48,30 +51,53 @@ class ChannelNorm(nn.Module):
         return self.norm == "batch" or (self.norm == "running" and self.training)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.norm == "group":
-            return F.group_norm(x, self.groups, self.weight, self.bias, self.epsilon)
-        if not self.uses_batch_statistics:
-            return F.batch_norm(x, self.mean, self.variance, self.weight, self.bias, False, 0.0, self.epsilon)
-        store = _collected.get()
-        if store is None or self.norm != "running":
-            return F.batch_norm(x, None, None, self.weight, self.bias, True, 0.0, self.epsilon)
-        # with momentum 1 the kernel hands over the statistics it needs anyway: no second pass over x
-        seen = torch.zeros(2, len(self.weight), dtype=self.weight.dtype, device=x.device)
-        out = F.batch_norm(x, seen[0], seen[1], self.weight, self.bias, True, 1.0, self.epsilon)
-        store.setdefault(self, []).append(seen)
-        return out
+        return self.normalised(x, self.weight, self.bias)
 
-    def grouped(self, x: Tensor, weight: Tensor, bias: Tensor, tasks: int) -> Tensor:
-        """forward for (n, task * channels, h, w), the channels of many tasks side by side, each scaled as its own.
-
-        No statistics are handed to the training loop.
-        """
+    def normalised(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """forward for (n, task * channels, h, w), the channels of many tasks side by side, each scaled as its own."""
+        tasks = len(weight) // len(self.weight)
         if self.norm == "group":
             return F.group_norm(x, self.groups * tasks, weight, bias, self.epsilon)
-        if self.uses_batch_statistics:
+        if not self.uses_batch_statistics:
+            mean, variance = self.mean.repeat(tasks), self.variance.repeat(tasks)
+            return F.batch_norm(x, mean, variance, weight, bias, False, 0.0, self.epsilon)
+        if self._store is None:
             return F.batch_norm(x, None, None, weight, bias, True, 0.0, self.epsilon)
-        mean, variance = self.mean.repeat(tasks), self.variance.repeat(tasks)
-        return F.batch_norm(x, mean, variance, weight, bias, False, 0.0, self.epsilon)
+        # with momentum 1 the kernel hands over the statistics it needs anyway: no second pass over x
+        seen = torch.zeros(2, len(weight), dtype=weight.dtype, device=x.device)
+        out = F.batch_norm(x, seen[0], seen[1], weight, bias, True, 1.0, self.epsilon)
+        self._store.append(seen)
+        return out
+
+    def pooled(self, convolve: Callable[[Tensor], Tensor], kernel: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """max_pool2d(normalised(convolve(kernel)), 2), pooled first where that is the same.
+
+        It is where channels are normalised one by one: the pool keeps what is largest, and so it does after a
+        scale that is not negative. A kernel of the other sign stands in for a negative one.
+        """
+        if self.norm == "group" or torch.is_autocast_enabled(kernel.device.type):
+            return F.max_pool2d(self.normalised(convolve(kernel), weight, bias), 2)
+        sign = None
+        # looking is quicker than turning kernels, unless a device has to be waited for
+        if is_tracing() or weight.is_cuda or bool((weight < 0).any()):
+            sign = torch.where(weight.detach() < 0, -1.0, 1.0).to(weight.dtype)
+            kernel, weight = kernel * sign.view(-1, 1, 1, 1), weight * sign
+        x, turned = convolve(kernel), 1.0 if sign is None else sign
+        if self.uses_batch_statistics:
+            out, mean, variance = norm_pool(x, weight, bias, self.epsilon)
+            if self._store is not None:
+                rows = x.numel() // x.shape[1]
+                self._store.append(torch.stack([mean * turned, variance * (rows / max(rows - 1, 1))]))
+            return out
+        tasks = len(weight) // len(self.weight)
+        mean, variance = self.mean.repeat(tasks) * turned, self.variance.repeat(tasks)
+        return affine(F.max_pool2d(x, 2), mean, variance, weight, bias, self.epsilon)
+
+    @property
+    def _store(self) -> list[Tensor] | None:
+        """Where the training loop wants to have what this layer sees."""
+        store = _collected.get()
+        return None if store is None or self.norm != "running" else store.setdefault(self, [])
 
 
 @contextmanager

@@ -1,0 +1,141 @@
+"""Batch statistics and 2x2 max-pool in one: the same numbers as one after the other, on a quarter of the data.
+
+Where a channel is scaled by a number that is not negative, the largest of four pixels stays the largest. So the pool
+goes first, and only what it keeps is normalised. The gradient of what is kept is sparse, and that of the statistics
+is a constant plus a multiple of the pixels, so that the way back is one pass over the map. Written down
+here to the second derivative, which torch's own batch norm takes through dozens of passes.
+
+With M rows and pixels to a channel, S the selection of the pool, r = (variance + epsilon)^-1/2, z = (x - mean) r, and
+a gradient g of what comes out:
+
+    out = scale S z + shift             db = sum g,  ds = sum g S z
+    dx  = scale r (S'g - (db + z ds) / M)
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+aten: Any = torch.ops.aten
+
+
+def norm_pool(x: Tensor, scale: Tensor, shift: Tensor, epsilon: float) -> tuple[Tensor, Tensor, Tensor]:
+    """max_pool2d(batch_norm(x), 2) with the statistics of x, for scales that are not negative.
+
+    x: (n, channels, h, w); scale, shift: (channels,). Returns the result (n, channels, h // 2, w // 2), and the mean
+    and the biased variance, (channels,), through which no gradient goes. Differentiable twice; a third
+    derivative raises RuntimeError.
+    """
+    out, mean, variance = _NormPool.apply(x, scale, shift, epsilon)[:3]  # type: ignore[index]
+    return out, mean, variance
+
+
+def affine(x: Tensor, mean: Tensor, variance: Tensor, scale: Tensor, shift: Tensor, epsilon: float) -> Tensor:
+    """scale z + shift, channel by channel, for given statistics."""
+    return aten.native_batch_norm(x, scale, shift, mean, variance, False, 0.0, epsilon)[0]
+
+
+class _NormPool(torch.autograd.Function):
+    """(x, scale, shift, epsilon) -> (out, mean, variance), and what the way back needs."""
+
+    @staticmethod
+    def forward(x: Tensor, scale: Tensor, shift: Tensor, epsilon: float) -> tuple[Tensor, ...]:
+        mean, variance = aten.batch_norm_update_stats(x, None, None, 0.0)
+        kept, at = F.max_pool2d_with_indices(x, (2, 2))
+        return affine(kept, mean, variance, scale, shift, epsilon), mean, variance, kept, at
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.epsilon = inputs[3]
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.save_for_backward(*inputs[:2], *output[1:])
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        if grads[0] is None:
+            return None, None, None, None
+        back: Any = _Back.apply if torch.is_grad_enabled() else _Back.forward
+        return (*back(grads[0], *ctx.saved_tensors, ctx.epsilon), None)
+
+
+class _Back(torch.autograd.Function):
+    """(g, x, scale, ...) -> (dx, ds, db). What is beside x and scale counts as functions of x."""
+
+    @staticmethod
+    def forward(
+        g: Tensor, x: Tensor, scale: Tensor, mean: Tensor, variance: Tensor, kept: Tensor, at: Tensor, epsilon: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        scaled, ds, db = _sums(g, kept, scale, mean, variance, epsilon, [True, True, True])
+        r = (variance + epsilon).rsqrt_()
+        share = (scale * r).div_(-_size(x))
+        slope = share * ds * r
+        dx = torch.addcmul(_column((share * db).addcmul_(slope, mean, value=-1)), x, _column(slope))
+        return _scatter(dx, scaled, at), ds, db
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+        ctx.epsilon = inputs[7]
+        ctx.save_for_backward(*inputs[:7], *output[1:])
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        # as arguments, so that once_differentiable sees that they have a graph behind them
+        return *_second(ctx, *grads, *ctx.saved_tensors), None, None, None, None, None
+
+
+@once_differentiable
+def _second(
+    ctx: Any, u: Tensor, u_s: Tensor, u_b: Tensor, g: Tensor, x: Tensor, scale: Tensor, mean: Tensor,
+    variance: Tensor, kept: Tensor, at: Tensor, ds: Tensor, db: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """The gradient of <u, dx> + u_s ds + u_b db with respect to g, x and scale."""
+    size, r = _size(x), (variance + ctx.epsilon).rsqrt_()
+    picked = _image(_pixels(u).gather(1, _pixels(at)), kept)
+    _, along, total = _sums(u, x, None, mean, variance, ctx.epsilon, [False, True, True])
+    along, total = along / size, total / size
+    inner = (picked * g).sum((0, 2, 3)) - db * total - ds * along
+    factor = scale * r
+    of_z = u_s - factor * along
+    dg = affine(kept, mean, variance, of_z, u_b - factor * total, ctx.epsilon).addcmul_(picked, _column(factor))
+    # dx = of_u u + of_x (x - mean) + of_g S'g + rest, a number a channel each
+    share = ds / size
+    of_x = (factor * (2 * share * along - inner / size) - u_s * share) * r * r
+    rest = r * (factor * share * total - of_z * db / size)
+    dx = torch.addcmul(_column(rest - of_x * mean), x, _column(of_x))
+    dx.addcmul_(u, _column(factor * r * share), value=-1)
+    return dg, _scatter(dx, g * _column(r * of_z), at), r * inner
+
+
+def _sums(
+    g: Tensor, x: Tensor, scale: Tensor | None, mean: Tensor, variance: Tensor, epsilon: float, wanted: list[bool]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """scale r g, sum g z and sum g."""
+    return aten.native_batch_norm_backward(g, x, scale, mean, variance, None, None, False, epsilon, wanted)
+
+
+def _scatter(x: Tensor, g: Tensor, at: Tensor) -> Tensor:
+    """x with g added where the pool took it from; in place if x is in channels_last."""
+    return _image(_pixels(x).scatter_add_(1, _pixels(at), _pixels(g)), x)
+
+
+def _pixels(x: Tensor) -> Tensor:
+    """(n, channels, h, w) as (n, h * w, channels): a view of what is in channels_last."""
+    return x.permute(0, 2, 3, 1).flatten(1, 2)
+
+
+def _image(pixels: Tensor, like: Tensor) -> Tensor:
+    return pixels.view(len(like), *like.shape[2:], -1).permute(0, 3, 1, 2)
+
+
+def _column(values: Tensor) -> Tensor:
+    return values.view(1, -1, 1, 1)
+
+
+def _size(x: Tensor) -> int:
+    return x.numel() // x.shape[1]

@@ -1,0 +1,99 @@
+"""Batch statistics and max-pool in one: against torch's own two, to the second derivative."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from quickstudy.nets.norm import ChannelNorm, Norm, average, collect
+from quickstudy.nets.norm_pool import norm_pool
+
+EPSILON = 0.1
+SHAPES = [(3, 4, 6, 6), (2, 3, 7, 5), (1, 2, 3, 3), (5, 1, 2, 2)]
+
+
+def noise(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def inputs(shape: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:
+    x = (2 + 3 * noise(*shape)).to(memory_format=torch.channels_last)
+    scale, shift = 0.2 + noise(shape[1], seed=1).abs(), noise(shape[1], seed=2)
+    return x.requires_grad_(), scale.requires_grad_(), shift.requires_grad_()
+
+
+def apart(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """One after the other, from plain operations: torch.batch_norm is what this is compared with elsewhere."""
+    variance, mean = torch.var_mean(x, (0, 2, 3), correction=0, keepdim=True)
+    z = (x - mean) * (variance + EPSILON).rsqrt()
+    return F.max_pool2d(z * scale.view(1, -1, 1, 1) + shift.view(1, -1, 1, 1), 2)
+
+
+def together(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    return norm_pool(x, scale, shift, EPSILON)[0]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_values_statistics_and_both_derivatives(shape: tuple[int, ...]) -> None:
+    leaves = inputs(shape)
+    found, expected = together(*leaves), apart(*leaves)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    _, mean, variance = norm_pool(*leaves, EPSILON)
+    torch.testing.assert_close(mean, leaves[0].mean((0, 2, 3)), rtol=1e-12, atol=1e-13)
+    torch.testing.assert_close(variance, leaves[0].var((0, 2, 3), correction=0), rtol=1e-12, atol=1e-13)
+
+    def derivatives(out: Tensor) -> list[Tensor]:
+        pull = noise(*out.shape, seed=3).requires_grad_()
+        first = torch.autograd.grad(out, leaves, pull, create_graph=True)
+        pulled = sum((g * noise(*g.shape, seed=4 + i)).sum() for i, g in enumerate(first))
+        return [*first, *torch.autograd.grad(pulled, [*leaves[:2], pull])]  # type: ignore[arg-type]
+
+    for a, b in zip(derivatives(found), derivatives(expected), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-11)
+
+
+def test_finite_differences_agree() -> None:
+    leaves = inputs((2, 3, 5, 4))
+    assert torch.autograd.gradcheck(together, leaves)
+    assert torch.autograd.gradgradcheck(together, leaves)
+
+
+def test_a_third_derivative_is_refused() -> None:
+    x, scale, shift = inputs((2, 2, 4, 4))
+    (first,) = torch.autograd.grad(together(x, scale, shift).pow(3).sum(), scale, create_graph=True)
+    (second,) = torch.autograd.grad(first.sum(), scale, create_graph=True)
+    with pytest.raises(RuntimeError, match="once"):
+        second.sum().backward()
+
+
+@pytest.mark.parametrize("norm", ["batch", "running", "group"])
+@pytest.mark.parametrize("training", [True, False])
+def test_a_layer_pools_what_it_normalises(norm: Norm, training: bool) -> None:
+    """Scales of both signs and zero; several tasks side by side; what running norms hand over."""
+    layer, tasks = ChannelNorm(8, norm).double().train(training), 2
+    if norm == "running":
+        layer.mean.copy_(noise(8, seed=8))
+        layer.variance.copy_(0.5 + noise(8, seed=9).abs())
+    rows, kernel = noise(3, tasks, 7, 6), noise(8 * tasks, 1, 3, 3, seed=1).requires_grad_()
+    weight, bias = noise(8 * tasks, seed=2), noise(8 * tasks, seed=3).requires_grad_()
+    weight[3] = 0.0
+    leaves = [kernel, weight.requires_grad_(), bias]
+
+    def convolve(kernel: Tensor) -> Tensor:
+        return F.conv2d(rows, kernel, padding=1, groups=tasks)
+
+    with collect() as seen:
+        found = layer.pooled(convolve, kernel, weight, bias)
+    with collect() as expected_seen:
+        expected = F.max_pool2d(layer.normalised(convolve(kernel), weight, bias), 2)
+    torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-12)
+    for (_, a), (_, b) in zip(average(seen), average(expected_seen), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-12)
+    pull = noise(*found.shape, seed=7)
+    grads = [torch.autograd.grad((out * pull).sum(), leaves) for out in (found, expected)]
+    for a, b in zip(*grads, strict=True):
+        # where a scale is 0 all pixels are equal, and which of them the pool takes is anyone's choice
+        keep = weight.detach() != 0
+        torch.testing.assert_close(a[keep], b[keep], rtol=1e-10, atol=1e-11)

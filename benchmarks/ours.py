@@ -6,16 +6,12 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from peers import Built, Numbers
+from peers import Built, Missing, Numbers
 from workloads import Batch, Workload
 
 import quickstudy as qs
 from quickstudy.outer import Outer
 from quickstudy.scores import Evaluation
-
-
-class Missing(Exception):
-    """What is measured is not in quickstudy yet."""
 
 
 class Given(qs.Source):

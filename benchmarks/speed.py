@@ -28,7 +28,7 @@ import limits
 import ours
 import resident
 import torch
-from peers import PEERS, TORCH, Builder, distance, load, plain_loop
+from peers import PEERS, TORCH, Builder, Missing, distance, load, plain_loop
 from results import machine, write
 from speed_table import page
 from workloads import WORKLOADS, Workload
@@ -42,6 +42,8 @@ FEWEST = 3
 """Timings of even the slowest implementation."""
 AT_LEAST = 0.05
 """Seconds that one timing takes: shorter steps are repeated inside it."""
+SLOW = 5.0
+"""A step that takes more than this many seconds, and this many times as long as the fastest, is timed once."""
 FOR_MEMORY = 0.25
 """Share of the time that is left for the peaks of memory."""
 
@@ -140,7 +142,7 @@ def measured(work: Workload, names: list[str], seconds: float, repeats: int) -> 
             built.step()
             one["first_seconds"] = time.perf_counter() - start
             steps[name] = built.step
-        except ours.Missing as error:
+        except Missing as error:
             one["note"] = str(error)
         except Exception as error:  # whatever a library raises is what its row says
             one["note"] = f"fails: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
@@ -156,11 +158,13 @@ def interleaved(steps: dict[str, Callable[[], object]], seconds: float, repeats:
     Slow ones stop early: after FEWEST timings none takes more than its share of the time.
     """
     gc.collect()
-    inside = {name: max(1, round(AT_LEAST / timed(step, 1))) for name, step in steps.items()}
-    spent: dict[str, list[float]] = {name: [] for name in steps}
+    once = {name: timed(step, 1) for name, step in steps.items()}
+    slow = {name for name, first in once.items() if first > SLOW * max(1.0, min(once.values()))}
+    inside = {name: max(1, round(AT_LEAST / first)) for name, first in once.items()}
+    spent = {name: [once[name]] if name in slow else [] for name in steps}
     share = seconds / max(1, len(steps))
     for turn in range(repeats):
-        order = list(steps)
+        order = [name for name in steps if name not in slow]
         first = turn % max(1, len(order))
         for name in order[first:] + order[:first]:
             if len(spent[name]) < FEWEST or inside[name] * sum(spent[name]) < share:

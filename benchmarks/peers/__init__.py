@@ -27,6 +27,10 @@ class Built(NamedTuple):
     result: Callable[[], Numbers]
 
 
+class Missing(Exception):
+    """An implementation has no figure for a workload; the sentence says why."""
+
+
 Builder = Callable[[Workload, torch.dtype], Built]
 
 TORCH = ("plain loop", "learn2learn", "higher", "torchopt", "easyfsl")

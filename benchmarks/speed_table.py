@@ -19,12 +19,7 @@ def page(found: dict[str, Any]) -> str:
         "",
         "## Milliseconds",
         "",
-        table(
-            ["", "workload", *names, "ours / fastest torch peer", "mark", "limit", "ours / limit"],
-            [[key, *times(row, names, found["fastest_of"])] for key, row in rows.items()],
-        ),
-        "",
-        *notes(rows),
+        *compared(found, names),
         "Medians of interleaved steps (up to "
         f"{found['repeats']}, at least 3; one that is beyond five seconds and five times the fastest was timed once), "
         "from the same weights and the same tasks. A step adapts every task, takes "
@@ -58,6 +53,33 @@ def page(found: dict[str, Any]) -> str:
         table(["implementation", "version"], [[name, *about(one)] for name, one in known.items()]),
     ]
     return "\n".join(parts) + "\n"
+
+
+def compared(found: dict[str, Any], names: list[str]) -> list[str]:
+    """The table of times, and what its stars mean."""
+    heads = ["", "workload", *names, "ours / fastest torch peer", "mark", "limit", "ours / limit"]
+    rows = [[key, *times(row, names, found["fastest_of"])] for key, row in found["rows"].items()]
+    return [table(heads, rows), "", *notes(found["rows"])]
+
+
+def compiled(found: dict[str, Any] | None) -> str:
+    """The section on compiled outer steps, from a run of its own; nothing without one."""
+    if not found:
+        return ""
+    name, rows = "quickstudy, compiled", found["rows"]
+    waited = [f"{key} {rows[key]['found'][name]['first_seconds']:.0f} seconds" for key in rows
+              if "first_seconds" in rows[key]["found"].get(name, {})]  # fmt: skip
+    first = [
+        "## Compiled",
+        "",
+        "The same with `--compile`, of some rows, with the peers beside it in one run: "
+        f"`python benchmarks/speed.py --rows {' '.join(rows)} --compiled --name speed_compiled`, on "
+        f"{found['hardware']}, {found['threads']} thread(s). Where there are two ratios and two marks, the second is "
+        f"that of the compiled step. The first step waits for the compiler, or for its cache: {', '.join(waited)}.",
+        "",
+    ]
+    names = [n for n in found["implementations"] if any("ms" in row["found"].get(n, {}) for row in rows.values())]
+    return "\n".join([*first, *compared(found, names)])
 
 
 def times(row: dict[str, Any], names: list[str], peers: list[str]) -> list[str]:

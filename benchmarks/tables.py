@@ -206,9 +206,10 @@ def pages() -> dict[Path, str]:
     speed = read("speed")
     if speed:
         from cost_tables import GPU, growth, precision  # not above: they take their tables from here
-        from speed_table import page
+        from speed_table import compiled, page
 
-        parts = [page(speed), growth(read("growth")), precision(read("precision")), GPU]
+        costs = [compiled(read("speed_compiled")), growth(read("growth")), precision(read("precision"))]
+        parts = [page(speed), *costs, GPU]
         said[ROOT / "docs" / "speed.md"] = "\n\n".join(p.rstrip("\n") for p in parts if p) + "\n"
     return said
 

@@ -15,6 +15,7 @@ import argparse
 import gc
 import importlib.metadata
 import os
+import random
 import statistics
 import sys
 import tempfile
@@ -163,10 +164,10 @@ def interleaved(steps: dict[str, Callable[[], object]], seconds: float, repeats:
     inside = {name: max(1, round(AT_LEAST / first)) for name, first in once.items()}
     spent = {name: [once[name]] if name in slow else [] for name in steps}
     share = seconds / max(1, len(steps))
-    for turn in range(repeats):
-        order = [name for name in steps if name not in slow]
-        first = turn % max(1, len(order))
-        for name in order[first:] + order[:first]:
+    chance, order = random.Random(0), [name for name in steps if name not in slow]
+    for _ in range(repeats):
+        # in an order of chance: what ran just before leaves its mark on the caches
+        for name in chance.sample(order, len(order)):
             if len(spent[name]) < FEWEST or inside[name] * sum(spent[name]) < share:
                 spent[name].append(timed(steps[name], inside[name]))
     return spent

@@ -5,14 +5,14 @@
     python benchmarks/speed.py --rows W1 W5 --repeats 3   # a part of it; printed, not written
 
 Writes benchmarks/results/speed.json, of which `python benchmarks/tables.py` makes docs/speed.md. All start from the
-same weights and tasks (workloads.py) with the same settings of the allocator. The meta-gradient of each is first
-checked in float64; one that is wrong is not timed. Times are medians; what does not install is said so.
+same weights and tasks (workloads.py) with the same settings of the allocator, each in a process of its own
+(players.py), and take turns. The meta-gradient of each is first checked in float64; one that is wrong is not timed.
+Times are medians; what does not install is said so.
 """
 
 from __future__ import annotations
 
 import argparse
-import gc
 import importlib.metadata
 import os
 import random
@@ -20,25 +20,21 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from functools import partial
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
 import limits
-import ours
 import resident
 import torch
-from peers import PEERS, TORCH, Builder, Missing, distance, load, plain_loop
+from peers import PEERS, TORCH, load, plain_loop
+from players import OURS, Player, builder
 from results import machine, write
 from speed_table import page
 from workloads import WORKLOADS, Workload
 
 from quickstudy.allocator import SETTINGS, keep_memory
 
-OURS = {"quickstudy": False, "quickstudy, compiled": True}
-EXACT = 1e-8
-"""Relative error in float64 above which a meta-gradient is wrong."""
 FEWEST = 3
 """Timings of even the slowest implementation."""
 AT_LEAST = 0.05
@@ -47,14 +43,6 @@ SLOW = 5.0
 """A step that takes more than this many seconds, and this many times as long as the fastest, is timed once."""
 FOR_MEMORY = 0.25
 """Share of the time that is left for the peaks of memory."""
-
-
-def builder(name: str, method: str) -> Builder | str:
-    """How an implementation is built, or why it is not."""
-    if name in OURS:
-        return partial(ours.build, compiled=OURS[name])
-    methods = load(name)
-    return methods if isinstance(methods, str) else methods.get(method, "")
 
 
 def main() -> None:
@@ -72,15 +60,17 @@ def main() -> None:
     deadline = time.perf_counter() + 60 * args.minutes * (1 - FOR_MEMORY)
     found: dict[str, Any] = {"ceilings": limits.ceilings(), "rows": {}}
     best = 1e9 * max(found["ceilings"].values())
-    for left, key in zip(range(len(args.rows), 0, -1), args.rows, strict=True):
-        work = WORKLOADS[key]
-        flops = limits.counted(work)
-        row = {"title": work.title, "mark": work.mark, "mark_compiled": work.mark_compiled, "flops": flops}
-        seconds = (deadline - time.perf_counter()) / left
-        found["rows"][key] = {
-            **row, "limit_ms": 1e3 * flops / best, "found": measured(work, names, seconds, args.repeats)
-        }  # fmt: skip
-        report(key, found["rows"][key])
+    with ExitStack() as stack:
+        players = {name: stack.enter_context(closing(Player(name, args.threads))) for name in names}
+        for left, key in zip(range(len(args.rows), 0, -1), args.rows, strict=True):
+            work = WORKLOADS[key]
+            flops = limits.counted(work)
+            row = {"title": work.title, "mark": work.mark, "mark_compiled": work.mark_compiled, "flops": flops}
+            seconds = (deadline - time.perf_counter()) / left
+            found["rows"][key] = {
+                **row, "limit_ms": 1e3 * flops / best, "found": measured(work, players, seconds, args.repeats)
+            }  # fmt: skip
+            report(key, found["rows"][key])
     words = ["--rows", *args.rows, "--implementations", *names, "--threads", str(args.threads)]
     for key, row in resident.peaks(Path(__file__), words).items() if args.memory else ():
         for name, megabytes in row.items():
@@ -112,6 +102,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=10, help="fewer repeats if it would take longer")
     parser.add_argument("--threads", type=int, default=len(cores()))
     parser.add_argument("--no-memory", dest="memory", action="store_false", help="leave the peaks of memory out")
+    parser.add_argument("--plain-allocator", action="store_true", help="glibc's own settings, which hand memory back")
     parser.add_argument("--name", default="speed", help="of the file in benchmarks/results")
     parser.add_argument("--peaks", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -121,63 +112,36 @@ def arguments() -> argparse.Namespace:
     return args
 
 
-def measured(work: Workload, names: list[str], seconds: float, repeats: int) -> dict[str, dict[str, Any]]:
+def measured(work: Workload, players: dict[str, Player], seconds: float, repeats: int) -> dict[str, dict[str, Any]]:
     """Every implementation's figures for a workload, or a note that says why it has none."""
     begin = time.perf_counter()
     reference = plain_loop.METHODS[work.method](work, torch.float64).result()
-    figures: dict[str, dict[str, Any]] = {}
-    steps: dict[str, Callable[[], object]] = {}
-    for name in names:
-        build = builder(name, work.method)
-        if isinstance(build, str):
-            continue  # not there, which `about` says, or without this method
-        figures[name] = one = {}
-        try:
-            one["float64_error"] = distance(build(work, torch.float64).result(), reference)
-            if not one["float64_error"] < EXACT:
-                one["note"] = f"wrong: {one['float64_error']:.1e} off the reference in float64"
-                continue
-            start = time.perf_counter()
-            built = build(work, torch.float32)
-            one["float32_error"] = distance(built.result(), reference)
-            built.step()
-            one["first_seconds"] = time.perf_counter() - start
-            steps[name] = built.step
-        except Missing as error:
-            one["note"] = str(error)
-        except Exception as error:  # whatever a library raises is what its row says
-            one["note"] = f"fails: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-    for name, spent in interleaved(steps, seconds - (time.perf_counter() - begin), repeats).items():
+    asked = {name: player.check(work.key, reference) for name, player in players.items()}
+    figures = {name: found for name, found in asked.items() if found is not None}
+    ready = {name: players[name] for name, found in figures.items() if "note" not in found}
+    for name, spent in interleaved(ready, seconds - (time.perf_counter() - begin), repeats).items():
         low, middle, high = statistics.quantiles(spent, n=4) if len(spent) > 1 else spent * 3
         figures[name] |= {"ms": 1e3 * middle, "quartiles_ms": [1e3 * low, 1e3 * high], "timings": len(spent)}
     return figures
 
 
-def interleaved(steps: dict[str, Callable[[], object]], seconds: float, repeats: int) -> dict[str, list[float]]:
+def interleaved(players: dict[str, Player], seconds: float, repeats: int) -> dict[str, list[float]]:
     """Seconds of a step, several times each: all take turns, each time another one first.
 
     Slow ones stop early: after FEWEST timings none takes more than its share of the time.
     """
-    gc.collect()
-    once = {name: timed(step, 1) for name, step in steps.items()}
+    once = {name: player.time(1) for name, player in players.items()}
     slow = {name for name, first in once.items() if first > SLOW * max(1.0, min(once.values()))}
     inside = {name: max(1, round(AT_LEAST / first)) for name, first in once.items()}
-    spent = {name: [once[name]] if name in slow else [] for name in steps}
-    share = seconds / max(1, len(steps))
-    chance, order = random.Random(0), [name for name in steps if name not in slow]
+    spent = {name: [once[name]] if name in slow else [] for name in players}
+    share = seconds / max(1, len(players))
+    chance, order = random.Random(0), [name for name in players if name not in slow]
     for _ in range(repeats):
         # in an order of chance: what ran just before leaves its mark on the caches
         for name in chance.sample(order, len(order)):
             if len(spent[name]) < FEWEST or inside[name] * sum(spent[name]) < share:
-                spent[name].append(timed(steps[name], inside[name]))
+                spent[name].append(players[name].time(inside[name]))
     return spent
-
-
-def timed(step: Callable[[], object], times: int) -> float:
-    begin = time.perf_counter()
-    for _ in range(times):
-        step()
-    return (time.perf_counter() - begin) / times
 
 
 def about(name: str) -> dict[str, str]:
@@ -197,6 +161,6 @@ def report(key: str, row: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    if "--peaks" not in sys.argv:
+    if not {"--peaks", "--plain-allocator"} & set(sys.argv):
         keep_memory()
     main()

@@ -22,8 +22,8 @@ def page(found: dict[str, Any]) -> str:
         *compared(found, names),
         "Medians of interleaved steps (up to "
         f"{found['repeats']}, at least 3; one that is beyond five seconds and five times the fastest was timed once), "
-        "from the same weights and the same tasks. A step adapts every task, takes "
-        "the meta-gradient and makes an Adam step; drawing the tasks is not in it. ProtoNet has nothing to adapt but "
+        "from the same weights and the same tasks, each implementation in a process of its own. A step adapts "
+        "every task, takes the meta-gradient and makes an Adam step; drawing the tasks is not in it. ProtoNet has nothing to adapt but "
         "class means, and W6 adapts and scores without a meta-gradient. The network of the images is the usual one: "
         "four blocks of 3x3 convolution with 64 filters, batch statistics, ReLU, 2x2 max-pool, then a linear layer, on "
         "28x28 pixels; that of the sinusoid is an MLP 1-40-40-1.",
@@ -79,6 +79,25 @@ def compiled(found: dict[str, Any] | None) -> str:
         "",
     ]
     names = [n for n in found["implementations"] if any("ms" in row["found"].get(n, {}) for row in rows.values())]
+    return "\n".join([*first, *compared(found, names)])
+
+
+def plain(found: dict[str, Any] | None) -> str:
+    """The section on glibc's own settings, from a run of its own; nothing without one."""
+    if not found:
+        return ""
+    rows = found["rows"]
+    names = [n for n in found["implementations"] if any("ms" in row["found"].get(n, {}) for row in rows.values())]
+    first = [
+        "## With the allocator's own settings",
+        "",
+        "The same without telling glibc to keep freed memory, as a script runs that does not ask for it "
+        "(`quickstudy.allocator.keep_memory`): maps of many megabytes are then paged in anew every step, and whoever "
+        f"makes fewer of them is slowed down less. `python benchmarks/speed.py --rows {' '.join(rows)} "
+        "--plain-allocator --no-memory --name speed_plain`, on "
+        f"{found['hardware']}, {found['threads']} thread(s).",
+        "",
+    ]
     return "\n".join([*first, *compared(found, names)])
 
 

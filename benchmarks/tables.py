@@ -206,10 +206,12 @@ def pages() -> dict[Path, str]:
     speed = read("speed")
     if speed:
         from cost_tables import GPU, growth, precision  # not above: they take their tables from here
-        from speed_table import compiled, page
+        from speed_table import compiled, page, plain
 
-        costs = [compiled(read("speed_compiled")), growth(read("growth")), precision(read("precision"))]
-        parts = [page(speed), *costs, GPU]
+        parts = [
+            page(speed), plain(read("speed_plain")), compiled(read("speed_compiled")),
+            growth(read("growth")), precision(read("precision")), GPU,
+        ]  # fmt: skip
         said[ROOT / "docs" / "speed.md"] = "\n\n".join(p.rstrip("\n") for p in parts if p) + "\n"
     return said
 

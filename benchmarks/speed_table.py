@@ -23,10 +23,10 @@ def page(found: dict[str, Any]) -> str:
         "Medians of interleaved steps (up to "
         f"{found['repeats']}, at least 3; one that is beyond five seconds and five times the fastest was timed once), "
         "from the same weights and the same tasks, each implementation in a process of its own. A step adapts "
-        "every task, takes the meta-gradient and makes an Adam step; drawing the tasks is not in it. ProtoNet has nothing to adapt but "
-        "class means, and W6 adapts and scores without a meta-gradient. The network of the images is the usual one: "
-        "four blocks of 3x3 convolution with 64 filters, batch statistics, ReLU, 2x2 max-pool, then a linear layer, on "
-        "28x28 pixels; that of the sinusoid is an MLP 1-40-40-1.",
+        "every task, takes the meta-gradient and makes an Adam step; drawing the tasks is not in it. ProtoNet has "
+        "nothing to adapt but class means, and W6 adapts and scores without a meta-gradient. The network of the images "
+        "is the usual one: four blocks of 3x3 convolution with 64 filters, batch statistics, ReLU, 2x2 max-pool, then "
+        "a linear layer, on 28x28 pixels; that of the sinusoid is an MLP 1-40-40-1.",
         "",
         "quickstudy's steps are those of `quickstudy.train` and `quickstudy.evaluate`; the others are written as their "
         "own examples write them ([benchmarks/peers](../benchmarks/peers)). The fastest torch peer is the fastest of "

@@ -184,9 +184,10 @@ def ready(learner: MetaLearner, source: Source) -> MetaLearner:
     """
     spec = source.spec
     shape = getattr(getattr(learner, "net", learner), "x_shape", spec.x_shape)
-    if learner.objective.kind != spec.kind:
+    if spec.kind not in learner.kinds or learner.objective.kind != spec.objective().kind:
+        does = " and ".join(learner.kinds) if spec.kind not in learner.kinds else learner.objective.kind
         raise UserError(
-            f"{name_of(learner, 'learner')} does {learner.objective.kind} and {name_of(source, 'tasks')} "
+            f"{name_of(learner, 'learner')} does {does} and {name_of(source, 'tasks')} "
             f"holds {spec.kind} tasks: choose a learner and tasks of one kind."
         )
     if tuple(shape) != tuple(spec.x_shape):
@@ -194,7 +195,7 @@ def ready(learner: MetaLearner, source: Source) -> MetaLearner:
             f"{name_of(learner, 'learner')} was built for rows of shape {tuple(shape)} and those of "
             f"{name_of(source, 'tasks')} are {tuple(spec.x_shape)}: choose tasks of that shape, or train another one."
         )
-    return learner.for_way(spec.way) if spec.kind == "classification" else learner
+    return learner if spec.kind == "regression" else learner.for_way(spec.way)
 
 
 @contextmanager

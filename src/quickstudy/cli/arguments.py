@@ -23,7 +23,7 @@ from quickstudy.core.errors import UserError, nearest
 
 DECIDED: dict[str, set[str]] = {
     "tasks": set(),
-    "learner": {"net", "objective", "x_shape", "classes"},
+    "learner": {"net", "objective", "x_shape", "classes", "description_shape"},
     "net": {"x_shape", "out"},
 }
 """For each slot, the arguments that are not the user's to give: the tasks decide them."""

@@ -31,7 +31,11 @@ from quickstudy.scores import Evaluation
 from quickstudy.tables import curve_table, evaluation_table, shot_table, terminal
 from quickstudy.tasks.pool import ClassSource
 
-BASELINES = {"classification": ("chance", "centroid", "logistic"), "regression": ("chance", "scratch")}
+BASELINES = {
+    "classification": ("chance", "centroid", "logistic"),
+    "regression": ("chance", "scratch"),
+    "zero-shot": ("chance",),
+}
 TRAINED = "trained"
 """Stands for: the tasks that the checkpoint was trained on."""
 

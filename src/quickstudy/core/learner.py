@@ -31,6 +31,12 @@ class MetaLearner(nn.Module, ABC):
     """The statistics that `make` gives its convolutional network, unless told otherwise."""
     kinds: ClassVar[tuple[str, ...]] = ("classification", "regression")
     """The kinds of task it can take."""
+    papers: ClassVar[tuple[str, ...]] = ()
+    """Keys of what to cite, in the `references.bib` of its family."""
+    choose: ClassVar[str] = ""
+    """When to choose it, in a sentence or two for someone who does not know the paper."""
+    cost: ClassVar[str] = ""
+    """What adapting to a task takes, in a few words: "one pass", "5 gradient steps", "a closed form"."""
     objective: Objective
     """What a prediction means: its loss and its measures."""
     any_way: ClassVar[bool] = False

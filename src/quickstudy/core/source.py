@@ -23,19 +23,27 @@ SPLITS: tuple[Split, ...] = ("train", "valid", "test")
 class Spec:
     """The static facts of a source's tasks.
 
+    kind: "zero-shot" for classification in which the support holds no example of a class but one row that describes
+        it, of `description_shape`; the query's rows are of `x_shape`.
     way: the largest number of classes in a task (0 for regression).
     train_classes: how many classes the train split holds (0 for regression).
     """
 
-    kind: Literal["classification", "regression"]
+    kind: Literal["classification", "regression", "zero-shot"]
     x_shape: tuple[int, ...]
     way: int = 0
     y_size: int = 1
     train_classes: int = 0
+    description_shape: tuple[int, ...] = ()
+
+    @property
+    def support_shape(self) -> tuple[int, ...]:
+        """The shape of a row of the support: of a description for zero-shot tasks, else of an example."""
+        return self.description_shape if self.kind == "zero-shot" else self.x_shape
 
     def objective(self) -> Objective:
         """The plain objective for such tasks: cross-entropy, or squared error."""
-        return Classification(self.way) if self.kind == "classification" else Regression(self.y_size)
+        return Regression(self.y_size) if self.kind == "regression" else Classification(self.way)
 
 
 def generator(*words: int | str, device: torch.device | str = "cpu") -> torch.Generator:

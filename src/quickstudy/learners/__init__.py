@@ -1,4 +1,4 @@
-"""The catalogue of methods, on one screen."""
+"""The catalogue of methods: a table in the `__init__` of each family, joined here, and `make`."""
 
 from __future__ import annotations
 
@@ -8,45 +8,27 @@ from quickstudy.core.catalogue import Catalogue, arguments
 from quickstudy.core.errors import UserError
 from quickstudy.core.learner import MetaLearner
 from quickstudy.core.source import Spec
-from quickstudy.learners.baseline.centroid import Centroid
-from quickstudy.learners.baseline.chance import Chance
-from quickstudy.learners.baseline.linear_probe import LinearProbe
-from quickstudy.learners.baseline.logistic import Logistic
-from quickstudy.learners.baseline.pooled import Pooled
-from quickstudy.learners.baseline.scratch import Scratch
-from quickstudy.learners.gradient.anil import ANIL
-from quickstudy.learners.gradient.imaml import IMAML
-from quickstudy.learners.gradient.maml import MAML
-from quickstudy.learners.gradient.reptile import Reptile
-from quickstudy.learners.hybrid.proto_maml import ProtoMAML
-from quickstudy.learners.metric.protonet import ProtoNet
-from quickstudy.learners.metric.r2d2 import R2D2
-from quickstudy.learners.model.cnp import CNP
+from quickstudy.learners import baseline, bayesian, gradient, hybrid, metric, model, zero_shot
+from quickstudy.learners.baseline import *  # noqa: F403
+from quickstudy.learners.bayesian import *  # noqa: F403
+from quickstudy.learners.gradient import *  # noqa: F403
+from quickstudy.learners.hybrid import *  # noqa: F403
+from quickstudy.learners.metric import *  # noqa: F403
+from quickstudy.learners.model import *  # noqa: F403
+from quickstudy.learners.zero_shot import *  # noqa: F403
 from quickstudy.nets import NETS, default_net
 
+FAMILIES = {
+    "gradient": gradient.TABLE,
+    "metric": metric.TABLE,
+    "model": model.TABLE,
+    "hybrid": hybrid.TABLE,
+    "bayesian": bayesian.TABLE,
+    "zero_shot": zero_shot.TABLE,
+    "baseline": baseline.TABLE,
+}
 LEARNERS: Catalogue[MetaLearner] = Catalogue(
-    "learner",
-    {
-        # gradient-based
-        "maml": MAML,
-        "anil": ANIL,
-        "imaml": IMAML,
-        "reptile": Reptile,
-        # metric-based
-        "protonet": ProtoNet,
-        "r2d2": R2D2,
-        # model-based
-        "cnp": CNP,
-        # hybrid
-        "proto_maml": ProtoMAML,
-        # plain baselines
-        "chance": Chance,
-        "centroid": Centroid,
-        "logistic": Logistic,
-        "scratch": Scratch,
-        "pooled": Pooled,
-        "linear_probe": LinearProbe,
-    },
+    "learner", {key: cls for family in FAMILIES.values() for key, cls in family.items()}
 )
 
 
@@ -68,7 +50,12 @@ def make(
         raise UserError(f"{name} takes {' and '.join(cls.kinds)} tasks, and these are {spec.kind}: use {fits}.")
     known = arguments(cls)
     objective = cls.objective_for(spec)
-    facts: dict[str, Any] = {"objective": objective, "x_shape": spec.x_shape, "classes": spec.train_classes}
+    facts: dict[str, Any] = {
+        "objective": objective,
+        "x_shape": spec.x_shape,
+        "classes": spec.train_classes,
+        "description_shape": spec.description_shape,
+    }
     if "net" in known:
         backbone = NETS[default_net(spec.x_shape) if net == "auto" else net]
         chosen: dict[str, Any] = {"out": objective.size if cls.net_output == "objective" else None}
@@ -76,23 +63,3 @@ def make(
             chosen["norm"] = cls.net_norm
         facts["net"] = backbone(spec.x_shape, **chosen | (net_options or {}))  # type: ignore[call-arg]
     return cls(**{k: v for k, v in facts.items() if k in known and k not in options}, **options)
-
-
-__all__ = [
-    "ANIL",
-    "CNP",
-    "IMAML",
-    "LEARNERS",
-    "MAML",
-    "R2D2",
-    "Centroid",
-    "Chance",
-    "LinearProbe",
-    "Logistic",
-    "Pooled",
-    "ProtoMAML",
-    "ProtoNet",
-    "Reptile",
-    "Scratch",
-    "make",
-]

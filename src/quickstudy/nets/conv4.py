@@ -31,6 +31,8 @@ class Conv4(Net):
     Raises UserError for images smaller than 16 x 16.
     """
 
+    papers = ("vinyals2016matching",)
+
     def __init__(
         self,
         x_shape: tuple[int, ...],

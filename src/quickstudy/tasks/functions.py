@@ -101,6 +101,8 @@ class Sinusoid(FunctionSource):
     torch.Size([25, 10, 1])
     """
 
+    papers = ("finn2017maml",)
+
     def __init__(self, shot: Count = 10, query: Count = 10, noise: float = 0.0):
         self.shot = shot
         self.query = query
@@ -139,6 +141,8 @@ class Harmonics(FunctionSource):
     own: x ~ N(m, 1), m ~ U[-4, 4] (Lacoste and others, arXiv 1806.07528). `fastest` and `slowest` bound w:
     lower them for an easier family. Parameters: (a1, a2, b1, b2, w, m).
     """
+
+    papers = ("lacoste2018uncertainty",)
 
     def __init__(
         self,
@@ -179,6 +183,7 @@ class Mixture(FunctionSource):
     Parameters: (family, then four coefficients).
     """
 
+    papers = ("yao2019hsml",)
     family_names = ("sinusoid", "line", "quadratic", "cubic")
 
     def __init__(self, shot: Count = 10, query: Count = 10, noise: float = 0.3):

@@ -27,6 +27,8 @@ class GaussianProcess(Source):
     rows beyond a task's own have weight 0. Values are drawn jointly and exactly, in float64.
     """
 
+    papers = ("garnelo2018cnp",)
+
     def __init__(
         self,
         shot: Count = "3-50",

@@ -41,6 +41,8 @@ class Omniglot(ClassSource):
     within_alphabet: all classes of a task come from one alphabet.
     """
 
+    papers = ("lake2015human",)
+
     def __init__(
         self,
         path: str = "",

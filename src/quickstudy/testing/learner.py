@@ -71,7 +71,8 @@ def check_learner(
                 f"check_learner does not know what a row of {type(learner).__name__} looks like: "
                 "pass x_shape, tasks or source."
             )
-        tasks = synthetic_tasks(learner.objective, tuple(shape))
+        described = tuple(getattr(learner, "description_shape", ()))
+        tasks = synthetic_tasks(learner.objective, tuple(shape), description_shape=described)
     if tasks.support.tasks < 2:
         raise UserError("check_learner needs a batch of at least two tasks, to see that they never mix.")
     for check in learner_checks():

@@ -71,8 +71,8 @@ def check_shapes_agree_with_spec(source: Source) -> None:
             ("pooled", pooled, 1),
         ):
             n = part.weight.shape[1] if part.weight.dim() == 2 else -1
-            x_wanted = (count, n, *spec.x_shape)
-            y_wanted = (count, n) if spec.kind == "classification" else (count, n, spec.y_size)
+            x_wanted = (count, n, *(spec.support_shape if what == "support" else spec.x_shape))
+            y_wanted = (count, n, spec.y_size) if spec.kind == "regression" else (count, n)
             for column, tensor, wanted in (("x", part.x, x_wanted), ("y", part.y, y_wanted)):
                 # Inputs of several tensors (tokens and mask) each have a shape of their own.
                 if isinstance(tensor, Tensor) and tuple(tensor.shape) != wanted:
@@ -98,7 +98,7 @@ def check_values_are_valid(source: Source) -> None:
                 broken(name, f"weights in the {where} are not numbers in [0, 1]", "scale them")
             if not bool((part.weight.sum(1) > 0).all()):
                 broken(name, f"a task has no rows in the {where}", "give every task at least one row")
-            if spec.kind == "classification":
+            if spec.kind != "regression":
                 if part.y.is_floating_point():
                     broken(name, f"labels in the {where} are {part.y.dtype}", "return integers")
                 top = spec.train_classes if what == "pooled" and split == "train" else spec.way
@@ -111,7 +111,7 @@ def check_values_are_valid(source: Source) -> None:
 
 def check_query_classes_are_in_support(source: Source) -> None:
     """No class is asked for in a query that the support does not show."""
-    if source.spec.kind != "classification":
+    if source.spec.kind == "regression":
         return
     objective = source.spec.objective()
     for split in SPLITS:
@@ -162,7 +162,7 @@ def check_splits_share_no_class(source: Source) -> None:
             shared = sorted(set(held[a]) & set(held[b]))
             if shared:
                 broken(name, f"{shared[0]!r} is in {a} and in {b}", "give every class to one split")
-    if source.spec.kind == "classification" and len(held["train"]) != source.spec.train_classes:
+    if source.spec.kind != "regression" and len(held["train"]) != source.spec.train_classes:
         broken(
             name,
             f"train names {len(held['train'])} classes and spec.train_classes is {source.spec.train_classes}",

@@ -17,11 +17,13 @@ def synthetic_tasks(
     query: int = 2,
     ragged: bool = False,
     seed: int = 0,
+    description_shape: tuple[int, ...] = (),
 ) -> Task:
     """Gaussian blobs, one a class, or random sine waves where the targets are real; float64.
 
     shot, query: rows a class (for regression, `shot` and `query` rows times three).
     ragged: task 1 gets fewer rows than the rest and, from three classes on, one class less.
+    description_shape: for zero-shot tasks, whose support is one row of this shape a class, a fixed map of its centre.
 
     >>> task = synthetic_tasks(Classification(3), (4,))
     >>> task.support.x.shape, task.query.y[0].tolist()
@@ -30,10 +32,11 @@ def synthetic_tasks(
     rng = generator(seed, "synthetic")
     if isinstance(objective, Classification):
         centres = 1.5 * torch.randn(tasks, objective.way, *x_shape, generator=rng, dtype=torch.float64)
-        return Task(
-            _blobs(centres, shot, ragged, True, rng),
-            _blobs(centres, query, ragged, False, rng),
-        )
+        if description_shape:
+            support = _described(centres, description_shape, ragged, rng)
+        else:
+            support = _blobs(centres, shot, ragged, True, rng)
+        return Task(support, _blobs(centres, query, ragged, False, rng))
     slope = torch.randn(tasks, _size(x_shape), _targets(objective), generator=rng, dtype=torch.float64)
     phase = 3 * torch.rand(tasks, 1, _targets(objective), generator=rng, dtype=torch.float64)
     return Task(
@@ -63,6 +66,19 @@ def _blobs(centres: torch.Tensor, rows: int, ragged: bool, support: bool, rng: t
         if way > 2:
             weight[1, y[1] == way - 1] = 0.0
     return Examples(x, y, weight)
+
+
+def _described(
+    centres: torch.Tensor, shape: tuple[int, ...], ragged: bool, rng: torch.Generator
+) -> Examples:
+    tasks, way = centres.shape[:2]
+    into = torch.randn(_size(tuple(centres.shape[2:])), _size(shape), generator=rng, dtype=torch.float64)
+    rows = (centres.flatten(2) @ into).tanh().unflatten(-1, shape)
+    y = torch.arange(way).expand(tasks, -1).clone()
+    weight = torch.ones(y.shape, dtype=torch.float64)
+    if ragged and tasks > 1 and way > 2:
+        weight[1, way - 1] = 0.0
+    return Examples(rows, y, weight)
 
 
 def _waves(

@@ -16,6 +16,8 @@ class Centroid(MetaLearner):
     What a learnt space has to beat.
     """
 
+    choose = "Nearest mean of the raw inputs: what a learnt space has to beat."
+    cost = "one pass"
     kinds = ("classification",)
     objective: Classification
     any_way = True

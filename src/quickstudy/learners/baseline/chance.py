@@ -16,6 +16,9 @@ class Chance(MetaLearner):
     Classification: the share of each class in the support. Regression: the mean of its y.
     """
 
+    choose = "What the labels alone say; everything has to beat it."
+    cost = "counting"
+    kinds = ("classification", "regression", "zero-shot")
     any_way = True
     trained = False
     incremental = True

@@ -25,6 +25,9 @@ class LinearProbe(MetaLearner):
     regression; the ridge penalty is its inverse.
     """
 
+    papers = ("tian2020rethinking", "pedregosa2011scikit")
+    choose = "Pretraining on all training classes and a logistic regression on top: often as good as meta-learning."
+    cost = "one pass and a convex fit"
     any_way = True
     pooled = True
 

@@ -16,6 +16,9 @@ class Logistic(MetaLearner):
     strength: its C, the inverse of the L2 penalty.
     """
 
+    papers = ("pedregosa2011scikit",)
+    choose = "Logistic regression on the raw inputs: what one would do without any training tasks."
+    cost = "a convex fit"
     kinds = ("classification",)
     objective: Classification
     any_way = True

@@ -18,6 +18,8 @@ class Pooled(MetaLearner):
     something else in every task.
     """
 
+    choose = "One network for all tasks without adapting: whether tasks differ at all."
+    cost = "nothing"
     kinds = ("regression",)
     net_output = "objective"
     pooled = True

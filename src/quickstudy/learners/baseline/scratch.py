@@ -15,6 +15,8 @@ class Scratch(FineTuning):
     descent. Nothing is meta-trained.
     """
 
+    choose = "The same network trained on the task alone: what the training tasks are worth."
+    cost = "many gradient steps"
     net_output = "objective"
     trained = False
     first_order = True

@@ -38,6 +38,12 @@ class ANIL(FineTuning):
     torch.Size([4, 1, 40])
     """
 
+    papers = ("raghu2020anil",)
+    choose = (
+        "As MAML where the features can be shared and only the last layer has to change: much faster, and nearly "
+        "as good on tasks alike."
+    )
+    cost = "a few gradient steps of one layer"
     net_output = "features"
     net_norm = "running"
 

@@ -37,6 +37,9 @@ class IMAML(FineTuning):
     torch.Size([4, 7, 1])
     """
 
+    papers = ("rajeswaran2019imaml",)
+    choose = "As MAML with many inner steps: memory does not grow with them."
+    cost = "many gradient steps"
     net_output = "objective"
     exact_gradient = False
 

@@ -28,6 +28,12 @@ class MAML(FineTuning):
     torch.Size([4, 7, 1])
     """
 
+    papers = ("finn2017maml",)
+    choose = (
+        "A first method to try where a few gradient steps may change the whole network: new classes or functions "
+        "that need features of their own. Needs gradients when it adapts."
+    )
+    cost = "a few gradient steps"
     net_output = "objective"
 
     def __init__(

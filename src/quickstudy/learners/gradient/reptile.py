@@ -23,6 +23,9 @@ class Reptile(FineTuning):
     takes 50 at test time.
     """
 
+    papers = ("nichol2018reptile",)
+    choose = "The simplest gradient-based method, without second derivatives; needs more inner steps than MAML."
+    cost = "many gradient steps"
     net_output = "objective"
     exact_gradient = False
     first_order = True

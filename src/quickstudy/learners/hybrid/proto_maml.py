@@ -24,6 +24,12 @@ class ProtoMAML(FineTuning):
     approximation is an option here, not the rule.
     """
 
+    papers = ("triantafillou2020metadataset",)
+    choose = (
+        "Classification with a varying number of classes, where prototypes alone do not bend far enough: starts "
+        "as ProtoNet and takes gradient steps."
+    )
+    cost = "one pass and a few gradient steps"
     kinds = ("classification",)
     objective: Classification
     any_way = True

@@ -33,6 +33,12 @@ class ProtoNet(MetaLearner):
     torch.Size([1, 5, 3])
     """
 
+    papers = ("snell2017prototypical",)
+    choose = (
+        "The first method to try for classification: fast, robust, any number of classes, examples can be added "
+        "later, no gradients when it adapts."
+    )
+    cost = "one pass"
     kinds = ("classification",)
     objective: Classification
     any_way = True

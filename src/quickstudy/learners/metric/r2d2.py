@@ -24,6 +24,12 @@ class R2D2(MetaLearner):
     can be added (`intercept`), which regression needs.
     """
 
+    papers = ("bertinetto2019r2d2",)
+    choose = (
+        "As ProtoNet where classes are no round clouds, and for regression on learnt features: a ridge "
+        "regression a task."
+    )
+    cost = "one pass and a closed form"
     any_way = True
 
     def __init__(self, net: Net, objective: Objective, penalty: float = 1.0, intercept: bool = True):

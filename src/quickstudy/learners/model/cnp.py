@@ -23,6 +23,9 @@ class CNP(MetaLearner):
     The sum and the weight of the support are kept, so more examples can be added exactly.
     """
 
+    papers = ("garnelo2018cnp",)
+    choose = "Functions with uncertainty: one pass over the examples, any number of them, more can be added later."
+    cost = "one pass"
     kinds = ("regression",)
     incremental = True
     objective: GaussianRegression

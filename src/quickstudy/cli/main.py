@@ -12,6 +12,7 @@ from pathlib import Path
 
 from quickstudy.allocator import keep_memory
 from quickstudy.cli.arguments import Command, parse
+from quickstudy.cli.benchmarking import BENCHMARK
 from quickstudy.cli.citing import CITE
 from quickstudy.cli.demo import DEMO
 from quickstudy.cli.evaluating import EVALUATE
@@ -22,7 +23,9 @@ from quickstudy.cli.training import TRAIN
 from quickstudy.core.errors import UserError, nearest
 from quickstudy.version import VERSION
 
-COMMANDS: dict[str, Command] = {c.name: c for c in (TRAIN, EVALUATE, ADAPT, PREDICT, LIST, EXPLAIN, CITE, DEMO)}
+COMMANDS: dict[str, Command] = {
+    c.name: c for c in (TRAIN, EVALUATE, ADAPT, PREDICT, BENCHMARK, LIST, EXPLAIN, CITE, DEMO)
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -4,10 +4,14 @@ from quickstudy.core.catalogue import Catalogue
 from quickstudy.nets.conv4 import Conv4
 from quickstudy.nets.mlp import MLP
 from quickstudy.nets.net import Net, RowNet
+from quickstudy.nets.resnet12 import ResNet12
+from quickstudy.nets.transformer import Transformer
 
-NETS: Catalogue[Net] = Catalogue("net", {"conv4": Conv4, "mlp": MLP})
+NETS: Catalogue[Net] = Catalogue(
+    "net", {"conv4": Conv4, "resnet12": ResNet12, "mlp": MLP, "transformer": Transformer}
+)
 
-__all__ = ["MLP", "NETS", "Conv4", "Net", "RowNet"]
+__all__ = ["MLP", "NETS", "Conv4", "Net", "ResNet12", "RowNet", "Transformer"]
 
 
 def default_net(x_shape: tuple[int, ...]) -> str:

@@ -73,7 +73,7 @@ class Conv4(Net):
         batch_statistics = any(n.uses_batch_statistics for n in self.norms)
         if batch_statistics and len(x) > 1:
             return torch.cat([self.forward(x[t : t + 1]) for t in range(len(x))])
-        h = _channels_last(x.flatten(0, 1))
+        h = channels_last(x.flatten(0, 1))
         for kernel, norm in zip(self.kernels, self.norms, strict=True):
             assert isinstance(norm, ChannelNorm)
             h = self._block(h, kernel, norm, norm.weight, norm.bias)
@@ -92,7 +92,7 @@ class Conv4(Net):
         than task by task where nothing is differentiated twice, and slower where something is.
         """
         tasks, n = x.shape[:2]
-        h = _channels_last(x.transpose(0, 1).flatten(1, 2))
+        h = channels_last(x.transpose(0, 1).flatten(1, 2))
         for i, norm in enumerate(self.norms):
             assert isinstance(norm, ChannelNorm)
             scale, shift = (weights[f"norms.{i}.{name}"].flatten() for name in ("weight", "bias"))
@@ -117,7 +117,8 @@ class Conv4(Net):
         return torch.relu(norm.normalised(convolve(kernel), scale, shift))
 
 
-def _channels_last(rows: Tensor) -> Tensor:
+def channels_last(rows: Tensor) -> Tensor:
+    """Images (n, c, h, w) in that layout, whatever their number of channels."""
     # `contiguous` would leave one-channel images as they are, and every later layer slow
     laid = torch.empty(rows.shape, dtype=rows.dtype, device=rows.device, memory_format=torch.channels_last)
     return laid.copy_(rows)

@@ -1,4 +1,5 @@
-"""The figures in benchmarks/results as Markdown: docs/results.md and docs/speed.md whole, the tables of the README.
+"""The figures in benchmarks/results as Markdown: docs/results.md and docs/speed.md whole, the tables of the README;
+and the catalogue as docs/learners.md.
 
     python benchmarks/tables.py            # writes all
     python benchmarks/tables.py --check    # exit code 1 if they say something else
@@ -12,6 +13,8 @@ import re
 import sys
 from pathlib import Path
 from typing import Any
+
+from quickstudy.cli.listing import markdown
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -203,6 +206,13 @@ def pages() -> dict[Path, str]:
         mark = rf"(<!-- {name} table -->\n).*?(<!-- end -->)"
         text = re.sub(mark, lambda m, c=content: f"{m.group(1)}\n{c}\n\n{m.group(2)}", text, flags=re.DOTALL)
     said = {ROOT / "docs" / "results.md": top + "\n\n".join(p for p in parts if p) + "\n", readme: text}
+    said[ROOT / "docs" / "learners.md"] = markdown()
+    compared = sorted(RESULTS.glob("catalogue_*.md"))
+    if compared:
+        tables = [f"## {path.stem.removeprefix('catalogue_')}\n\n{path.read_text()}" for path in compared]
+        about = "Every learner that fits, with the same seconds of training, on the same unseen tasks. Few seconds on two "
+        about += "cores favour what learns quickly: read the tables for that, and the published column for the rest."
+        said[ROOT / "docs" / "compared.md"] = "\n".join(["# Methods compared\n", about + "\n", *tables])
     speed = read("speed")
     if speed:
         from cost_tables import GPU, growth, precision  # not above: they take their tables from here

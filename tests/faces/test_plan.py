@@ -121,9 +121,12 @@ def test_explain_plan_and_budgets_in_clumsy_hands(refused, tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-def test_compiled_training_gives_the_weights_of_training_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("memory", ["store", "sweep"])
+def test_compiled_training_gives_the_weights_of_training_as_it_is(
+    memory: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     options = dict(steps=3, meta_batch=4, valid_every=0, progress=False, precision="64-true")
-    plain, compiled = maml(inner_steps=2), maml(inner_steps=2)
+    plain, compiled = (maml(inner_steps=2, memory=memory) for _ in range(2))
     qs.train(plain, source(), **options)  # type: ignore[arg-type]
     qs.train(compiled, source(), compile=True, **options)  # type: ignore[arg-type]
     assert "compiled the outer step in" in capsys.readouterr().err

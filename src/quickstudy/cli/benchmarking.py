@@ -29,7 +29,7 @@ def _add(parser: ArgumentParser) -> None:
     parser.add_argument("--test_tasks", type=int, default=600, help="how many; the same ones for every learner")
     parser.add_argument("--seed", type=int, default=0, help="decides tasks and weights")
     parser.add_argument("--processes", type=int, default=1, help="learners trained at once, sharing the threads")
-    parser.add_argument("--out", type=str | None, default=None, help="folder of the run (default: runs/benchmark-SUITE)")
+    parser.add_argument("--out", type=str | None, default=None, help="folder (default: runs/benchmark-SUITE)")
 
 
 def _tasks(words: Sequence[str]) -> Mapping[str, Any]:

@@ -18,13 +18,14 @@ from quickstudy.cli.demo import DEMO
 from quickstudy.cli.evaluating import EVALUATE
 from quickstudy.cli.explaining import EXPLAIN
 from quickstudy.cli.listing import LIST
+from quickstudy.cli.recommending import RECOMMEND
 from quickstudy.cli.task import ADAPT, PREDICT
 from quickstudy.cli.training import TRAIN
 from quickstudy.core.errors import UserError, nearest
 from quickstudy.version import VERSION
 
 COMMANDS: dict[str, Command] = {
-    c.name: c for c in (TRAIN, EVALUATE, ADAPT, PREDICT, BENCHMARK, LIST, EXPLAIN, CITE, DEMO)
+    c.name: c for c in (TRAIN, EVALUATE, ADAPT, PREDICT, BENCHMARK, RECOMMEND, LIST, EXPLAIN, CITE, DEMO)
 }
 
 

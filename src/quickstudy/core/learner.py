@@ -47,6 +47,8 @@ class MetaLearner(nn.Module, ABC):
     """False for baselines without meta-parameters: there is nothing to train."""
     incremental: ClassVar[bool] = False
     """adapt(b, prior=adapt(a)) equals adapt(a and b together)."""
+    descends: ClassVar[bool] | bool = False
+    """Adapting or predicting takes gradients: it needs autograd, where others need a forward pass alone."""
     exchangeable: ClassVar[bool] = True
     """The order of the support rows does not matter."""
     exact_gradient: ClassVar[bool] | bool = True

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from typing import Any
+from unittest.mock import patch
 
 import torch
 
@@ -176,6 +178,18 @@ def check_meta_gradient_is_declared(learner: MetaLearner, tasks: Task) -> None:
             "exact_gradient = False is declared, but the gradient equals central differences",
             "declare exact_gradient = True",
         )
+
+
+def check_descends_is_declared(learner: MetaLearner, tasks: Task) -> None:
+    """Whether adapting and predicting take gradients is what `descends` says."""
+    learner, tasks = prepared(learner, tasks)
+    with ExitStack() as watch:
+        places = [(torch.autograd, "grad"), (torch.autograd, "backward"), (torch.func, "grad"), (torch.func, "vjp")]
+        calls = [watch.enter_context(patch.object(m, name, wraps=getattr(m, name))) for m, name in places]
+        answer(learner, tasks)
+    if any(call.called for call in calls) != learner.descends:
+        found = "it takes gradients" if not learner.descends else "no gradient is taken"
+        broken("descends_is_declared", f"{found} and descends is {learner.descends}", "declare what it does")
 
 
 def check_describe_and_build(learner: MetaLearner, tasks: Task) -> None:

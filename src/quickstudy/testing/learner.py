@@ -43,6 +43,7 @@ def learner_checks() -> list[Check]:
         declarations.check_incremental_is_declared,
         declarations.check_any_way_is_declared,
         declarations.check_label_permutation,
+        declarations.check_descends_is_declared,
         declarations.check_meta_gradient_is_declared,
         declarations.check_describe_and_build,
     ]

@@ -210,8 +210,8 @@ def pages() -> dict[Path, str]:
     compared = sorted(RESULTS.glob("catalogue_*.md"))
     if compared:
         tables = [f"## {path.stem.removeprefix('catalogue_')}\n\n{path.read_text()}" for path in compared]
-        about = "Every learner that fits, with the same seconds of training, on the same unseen tasks. Few seconds on two "
-        about += "cores favour what learns quickly: read the tables for that, and the published column for the rest."
+        about = "Every learner that fits, with the same seconds of training, on the same unseen tasks. Few seconds on "
+        about += "two cores favour what learns quickly: read the tables for that, and the published column for the rest."
         said[ROOT / "docs" / "compared.md"] = "\n".join(["# Methods compared\n", about + "\n", *tables])
     speed = read("speed")
     if speed:

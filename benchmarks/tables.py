@@ -211,7 +211,7 @@ def pages() -> dict[Path, str]:
     if compared:
         tables = [f"## {path.stem.removeprefix('catalogue_')}\n\n{path.read_text()}" for path in compared]
         about = "Every learner that fits, with the same seconds of training, on the same unseen tasks. Few seconds on "
-        about += "two cores favour what learns quickly: read the tables for that, and the published column for the rest."
+        about += "two cores favour what learns quickly: read the tables for that, and the published rows for the rest."
         said[ROOT / "docs" / "compared.md"] = "\n".join(["# Methods compared\n", about + "\n", *tables])
     speed = read("speed")
     if speed:

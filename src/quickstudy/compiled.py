@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import tree_flatten, tree_unflatten
@@ -23,7 +23,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from quickstudy.core.learner import MetaLearner
 from quickstudy.core.task import Task
 from quickstudy.core.tracing import tracing
-from quickstudy.nets.norm import ChannelNorm, collect
+from quickstudy.nets.norm import collect
 from quickstudy.tasks.download import cache_folder
 
 SHAPES = 4
@@ -49,11 +49,11 @@ class Compiled:
         self.say = say
         self.names = [n for n, p in learner.named_parameters() if p.requires_grad]
         self.programs: dict[Any, Callable[..., list[Tensor]]] = {}
-        self.layers: list[ChannelNorm] = []
+        self.layers: list[nn.Module] = []
         self.seconds = 0.0
         self.refused = ""
 
-    def of(self, tasks: Task) -> tuple[Tensor, list[Tensor], list[tuple[ChannelNorm, Tensor]]] | None:
+    def of(self, tasks: Task) -> tuple[Tensor, list[Tensor], list[tuple[nn.Module, Tensor]]] | None:
         """The mean loss, the gradient of every parameter, and what running norms saw; None if not compiled."""
         if self.refused or any(bool((rows.weight == 0).any()) for rows in tasks):
             return None

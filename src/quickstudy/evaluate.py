@@ -71,7 +71,7 @@ def evaluate(
         seed=seed,
         kind=objective.kind,
         way=_only([block.ways for block in found]),
-        shot=_only([block.shots for block in found]),
+        shot=0 if source.spec.kind == "zero-shot" else _only([block.shots for block in found]),
         signs=dict(objective.measures),
         measures={m: [value for block in found for value in block.values[m]] for m in objective.measures},
         reliability=reliability(sums) if objective.kind == "classification" else None,
@@ -194,6 +194,13 @@ def ready(learner: MetaLearner, source: Source) -> MetaLearner:
         raise UserError(
             f"{name_of(learner, 'learner')} was built for rows of shape {tuple(shape)} and those of "
             f"{name_of(source, 'tasks')} are {tuple(spec.x_shape)}: choose tasks of that shape, or train another one."
+        )
+    described = getattr(learner, "description_shape", spec.description_shape)
+    if tuple(described) != tuple(spec.description_shape):
+        raise UserError(
+            f"{name_of(learner, 'learner')} was built for descriptions of shape {tuple(described)} and those of "
+            f"{name_of(source, 'tasks')} are {tuple(spec.description_shape)}: choose tasks of that shape, or train "
+            "another one."
         )
     return learner if spec.kind == "regression" else learner.for_way(spec.way)
 

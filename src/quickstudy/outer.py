@@ -9,18 +9,18 @@ from typing import Any, cast
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor
+from torch import Tensor, nn
 
 from quickstudy.compiled import Compiled
 from quickstudy.core.errors import UserError
 from quickstudy.core.learner import MetaLearner
 from quickstudy.core.source import Source
 from quickstudy.core.task import Task, map_tensors, select
-from quickstudy.nets.norm import ChannelNorm, average, collect, fold_in
+from quickstudy.nets.norm import average, collect, fold_in
 
 LinAlgError: type[Exception] = torch.linalg.LinAlgError  # pyright: ignore[reportPrivateImportUsage]
-Seen = dict[ChannelNorm, list[Tensor]]
-"""What each running norm saw, part by part."""
+Seen = dict[nn.Module, list[Tensor]]
+"""What each layer with running statistics saw, part by part."""
 
 
 @dataclass
@@ -33,7 +33,7 @@ class Found:
 
     loss: float
     norm: float
-    statistics: list[tuple[ChannelNorm, Tensor]]
+    statistics: list[tuple[nn.Module, Tensor]]
     stop: bool
 
     @property

@@ -61,7 +61,7 @@ class Evaluation:
 
     signs: name of each measure, the headline first: +1 if higher is better, -1 if lower is.
     measures: name of each measure to its value on every task.
-    way, shot: classes, and support rows a class (regression: rows); None where the tasks vary.
+    way, shot: classes, and support rows a class (regression: rows; zero-shot: 0); None where the tasks vary.
     reliability: the calibration of all real query rows (classification only).
     adapt_seconds: seconds of adaptation a task, the median over the batches.
     state_bytes: bytes of adapted state a task.
@@ -208,3 +208,22 @@ def compare(a: Evaluation, b: Evaluation, measure: str | None = None) -> Compari
         gap = np.subtract(a.values(measure), b.values(measure))
     difference, half = float(gap.mean()), interval(gap.tolist())
     return Comparison(a.learner, b.learner, measure, a.signs[measure], difference, half, a.tasks)
+
+
+def harmonic_mean(seen: Evaluation, unseen: Evaluation) -> tuple[float, float]:
+    """H = 2 s u / (s + u) of two mean accuracies, and half its 95 % interval: the score of generalised zero-shot tasks.
+
+    s is the accuracy on rows of seen classes and u that on rows of unseen ones, each among all classes of a task (Xian
+    and others 2017, arXiv 1707.00600): evaluate a source with `seen` twice, with asked="seen" and asked="unseen". The
+    interval is that of H to first order in s and u, the tasks being the unit.
+
+    Raises UserError if the two are not of the same tasks.
+    """
+    if (seen.source, seen.split, seen.seed, seen.tasks) != (unseen.source, unseen.split, unseen.seed, unseen.tasks):
+        raise UserError("these are not of the same tasks: evaluate both with the same source, split, tasks and seed.")
+    s, u = seen.mean("accuracy"), unseen.mean("accuracy")
+    if s + u == 0:
+        return 0.0, 0.0
+    by_s, by_u = 2 * u**2 / (s + u) ** 2, 2 * s**2 / (s + u) ** 2
+    both = zip(seen.values("accuracy"), unseen.values("accuracy"), strict=True)
+    return 2 * s * u / (s + u), interval([by_s * a + by_u * b for a, b in both])

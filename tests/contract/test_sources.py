@@ -14,12 +14,17 @@ from quickstudy.core.source import Source
 from quickstudy.tasks import (
     TASKS,
     Arrays,
+    Completion,
+    Described,
     Folder,
     GaussianProcess,
+    GlyphAttributes,
     Glyphs,
     Harmonics,
+    Intents,
     Mixture,
     Omniglot,
+    Prior,
     Sinusoid,
 )
 from quickstudy.testing import SourceCheck, check_source, source_checks
@@ -46,11 +51,28 @@ ROWS: dict[str, Callable[[Path], Source]] = {
     "arrays-meta-dataset": lambda data: Arrays(str(data / "rows.npz"), **META_DATASET, **THIRDS),
     "arrays-in-memory": lambda data: Arrays.of(*rows(), **EPISODE, **THIRDS),
     "arrays-on-disk": lambda data: Arrays(str(data / "mapped"), **EPISODE, **THIRDS),
+    "intents": lambda data: Intents(str(data / "intents.tsv"), **EPISODE, **THIRDS, fold=0, size=8),
+    "intents-zero-shot": lambda data: Intents(
+        str(data / "intents.tsv"), way=3, query=3, **THIRDS, fold=0, size=8, zero_shot=True
+    ),
+    "described": lambda data: Described(str(data / "described.npz"), way=3, query=3, **THIRDS),
+    "described-on-disk": lambda data: Described(str(data / "mapped"), way=3, query=3, **THIRDS),
+    "described-variable": lambda data: Described(str(data / "described.npz"), "2-4", "2-4", **THIRDS),
+    "described-seen": lambda data: Described.of(*rows(), descriptions(), way=4, query=3, seen=2, **THIRDS),
+    "described-unseen-asked": lambda data: Described(
+        str(data / "described.npz"), "3-4", 2, seen=1, asked="unseen", kept_back=0.4, **THIRDS
+    ),
+    "glyph_attributes": lambda data: GlyphAttributes(query=3, drawings=6, describing=2),
     "sinusoid": lambda data: Sinusoid(),
     "sinusoid-variable": lambda data: Sinusoid(shot="2-6", noise=0.1),
     "harmonics": lambda data: Harmonics(),
     "mixture": lambda data: Mixture(shot=(3, 5)),
     "gaussian_process": lambda data: GaussianProcess(query=8),
+    "prior": lambda data: Prior(),
+    "prior-gp": lambda data: Prior("gp", shot=5, features=2),
+    "prior-classes": lambda data: Prior.of(sides, way=3, shot="3-9", query=6),
+    "completion": lambda data: Completion(drawings=6),
+    "completion-small": lambda data: Completion(20, 29, size=7, drawings=6),
 }
 
 
@@ -59,6 +81,18 @@ def rows() -> tuple[np.ndarray, list[str]]:
     rng = np.random.default_rng(0)
     names = [f"class {i // PER_CLASS:02}" for i in range(CLASSES * PER_CLASS)]
     return rng.standard_normal((len(names), 5), dtype=np.float32), names
+
+
+def descriptions() -> np.ndarray:
+    """Two by two random numbers for each class."""
+    return np.random.default_rng(1).random((CLASSES, 2, 2), dtype=np.float32)
+
+
+def sides(rng: torch.Generator, tasks: int, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """A prior as a user writes it: which of three directions a point lies in, some of them rare."""
+    x = torch.randn(tasks, rows, 2, generator=rng)
+    direction = torch.randn(tasks, 2, 3, generator=rng)
+    return x, (x @ direction + torch.tensor([0.0, 0.0, -2.0])).argmax(-1)
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +105,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     (folder / "mapped").mkdir()
     np.save(folder / "mapped" / "x.npy", x)
     np.save(folder / "mapped" / "y.npy", np.array(y))
+    np.save(folder / "mapped" / "descriptions.npy", descriptions())
+    np.savez(folder / "described.npz", x=x, y=np.array(y), attributes=descriptions(), classes=np.unique(y)[::-1])
+    words = [f"{'please ' * (i % 3)}say {name.replace('class', 'word')} {i}\t{name}" for i, name in enumerate(y)]
+    (folder / "intents.tsv").write_text("\n".join(["text\tlabel", *words]) + "\n")
     characters = [f"Alphabet{i // 5}/character{i % 5 + 1:02}" for i in range(CLASSES * 2)]
     np.savez(
         folder / "characters.npz",

@@ -20,6 +20,7 @@ from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 
 from quickstudy.core.catalogue import arguments, catalogue
 from quickstudy.core.errors import UserError, nearest
+from quickstudy.nets import DEFAULTS
 
 DECIDED: dict[str, set[str]] = {
     "tasks": set(),
@@ -130,8 +131,9 @@ def _parser(command: Command, names: Mapping[str, str]) -> ArgumentParser:
 
 
 def _add_any_net(parser: ArgumentParser) -> None:
-    """The options of every network, where the tasks decide which one it is."""
-    for name, cls in catalogue("net").items():
+    """The options of every network that the tasks may decide on."""
+    for name in DEFAULTS:
+        cls = catalogue("net")[name]
         hints = get_type_hints(cls.__init__)
         for option, parameter in arguments(cls).items():
             if option not in DECIDED["net"]:

@@ -130,6 +130,8 @@ def run(options: Namespace) -> int:
         learners[label if label not in learners else str(path)] = beside.learner.to(device)
     for name, learner in baselines(options.baselines, source, options.seed).items():
         learners.setdefault(name, learner.to(device))
+    if options.shots and source.spec.kind == "zero-shot":
+        raise UserError("--shots is about examples of each class, and zero-shot tasks show none: leave it out.")
     if options.steps and not isinstance(trained.learner, Stepwise):
         raise UserError(f"{own} does not adapt in steps, which --steps is about: leave it out.")
     with Crew(options.processes) as crew:
@@ -202,7 +204,7 @@ def page(
     names = None
     if isinstance(source, ClassSource):
         drawn = source.draw(split, 1, source.rng(first.seed, split, "sample task"))
-        known = source.names(split)
+        known = source.names(split) + source.names("train")  # seen classes stand behind a split's own
         names = [known[c] for c in drawn.classes[0].tolist()]
     task = source.sample(split, 1, rng)
     fitted = ready(learner, source)

@@ -34,12 +34,12 @@ SHOWN = 20
 """Rows shown on the terminal; the file holds all of them."""
 
 
-def _shape(card: dict, where: str) -> tuple[int, ...]:
-    """The shape of a row that a learner takes."""
+def _shape(card: dict, where: str, support: bool = False) -> tuple[int, ...]:
+    """The shape of a row that a learner takes; for `support`, of one to adapt to (for zero-shot, a description)."""
     spec = card.get("spec") or {}
     if "x_shape" not in spec:
         raise UserError(f"{where} does not say what its inputs look like: save it together with its source.")
-    return tuple(spec["x_shape"])
+    return tuple(spec["description_shape" if support and spec.get("kind") == "zero-shot" else "x_shape"])
 
 
 def _add_adapt(parser: ArgumentParser) -> None:
@@ -68,7 +68,7 @@ def run_adapt(options: Namespace) -> int:
         except UserError:
             raise UserError(f"{options.out} is no adapted task and would be lost: give another --out.") from None
     trained = checkpoint.load(options.checkpoint)
-    x_shape = _shape(trained.card, options.checkpoint)
+    x_shape = _shape(trained.card, options.checkpoint, support=True)
     if trained.learner.objective.kind == "regression":
         x, values = read_values(options.support, x_shape)
         if values is None:

@@ -11,7 +11,11 @@ NETS: Catalogue[Net] = Catalogue(
     "net", {"conv4": Conv4, "resnet12": ResNet12, "mlp": MLP, "transformer": Transformer}
 )
 
-__all__ = ["MLP", "NETS", "Conv4", "Net", "ResNet12", "RowNet", "Transformer"]
+__all__ = ["DEFAULTS", "MLP", "NETS", "Conv4", "Net", "ResNet12", "RowNet", "Transformer"]
+
+
+DEFAULTS = ("conv4", "mlp")
+"""The networks that `default_net` chooses from."""
 
 
 def default_net(x_shape: tuple[int, ...]) -> str:

@@ -21,7 +21,7 @@ from quickstudy.core.tracing import is_tracing
 from quickstudy.nets.norm_pool import affine, norm_pool
 
 Norm = Literal["batch", "running", "group"]
-_collected: ContextVar[dict[ChannelNorm, list[Tensor]] | None] = ContextVar("collected", default=None)
+_collected: ContextVar[dict[nn.Module, list[Tensor]] | None] = ContextVar("collected", default=None)
 
 
 class ChannelNorm(nn.Module):
@@ -100,10 +100,29 @@ class ChannelNorm(nn.Module):
         return None if store is None or self.norm != "running" else store.setdefault(self, [])
 
 
+class RunningMean(nn.Module):
+    """The mean of the rows that training saw lately; it is kept in the same way as the running averages of a norm."""
+
+    mean: Tensor
+
+    def __init__(self, size: int):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(size))
+
+    def see(self, x: Tensor, weight: Tensor) -> None:
+        """In training, hand the mean of the rows (task, n, size), padding left out, to the training loop."""
+        store = _collected.get()
+        if store is not None and self.training:
+            rows = x.detach().to(self.mean.dtype)
+            real = (weight > 0).unsqueeze(-1).to(rows.dtype)
+            mean = (rows * real).sum((0, 1)) / real.sum().clamp_min(1)
+            store.setdefault(self, []).append(mean.unsqueeze(0))
+
+
 @contextmanager
-def collect() -> Iterator[dict[ChannelNorm, list[Tensor]]]:
+def collect() -> Iterator[dict[nn.Module, list[Tensor]]]:
     """Gather the statistics that running norms see inside the block, layer by layer."""
-    store: dict[ChannelNorm, list[Tensor]] = {}
+    store: dict[nn.Module, list[Tensor]] = {}
     token = _collected.set(store)
     try:
         yield store
@@ -111,13 +130,13 @@ def collect() -> Iterator[dict[ChannelNorm, list[Tensor]]]:
         _collected.reset(token)
 
 
-def average(store: dict[ChannelNorm, list[Tensor]]) -> list[tuple[ChannelNorm, Tensor]]:
-    """The mean of what each layer saw, (2, channels): means and variances."""
+def average(store: dict[nn.Module, list[Tensor]]) -> list[tuple[nn.Module, Tensor]]:
+    """The mean of what each layer saw, a row for each of its buffers: means and variances."""
     return [(layer, torch.stack(seen).mean(0)) for layer, seen in store.items()]
 
 
 @torch.no_grad()
-def fold_in(layer: ChannelNorm, seen: Tensor, momentum: float = 0.1) -> None:
+def fold_in(layer: nn.Module, seen: Tensor, momentum: float = 0.1) -> None:
     """Move a layer's running averages towards what one outer step saw."""
-    layer.mean.lerp_(seen[0].to(layer.mean.dtype), momentum)
-    layer.variance.lerp_(seen[1].to(layer.variance.dtype), momentum)
+    for buffer, values in zip(layer.buffers(), seen, strict=True):
+        buffer.lerp_(values.to(buffer.dtype), momentum)

@@ -108,6 +108,8 @@ def given_words(met: Evaluation) -> str:
         return f"From {many} of a function {seen}:"
     many = "a few examples" if met.shot is None else f"{met.shot} example{'s' * (met.shot != 1)}"
     of = "each class, of classes" if met.way is None else f"each of {met.way} classes"
+    if met.shot == 0:  # zero-shot
+        return f"From a description of {of.split(',')[0]} and no example:"
     return f"From {many} of {of} {seen}:"
 
 

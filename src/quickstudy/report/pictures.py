@@ -42,7 +42,7 @@ def task_picture(
 def drawable(task: Task) -> bool:
     """Whether `task_figure` knows how to draw such a task."""
     x, y = task.query.x, task.query.y
-    if isinstance(x, dict):
+    if isinstance(x, dict) or isinstance(task.support.x, dict) or task.support.x.shape[2:] != x.shape[2:]:
         return False
     if y.dim() == 2:
         return (x.dim() == 5 and x.shape[2] in (1, 3)) or (x.dim() == 3 and x.shape[2] == 2)

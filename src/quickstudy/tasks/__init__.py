@@ -3,11 +3,16 @@
 from quickstudy.core.catalogue import Catalogue
 from quickstudy.core.source import Source
 from quickstudy.tasks.arrays import Arrays
+from quickstudy.tasks.completion import Completion
+from quickstudy.tasks.described import Described
 from quickstudy.tasks.folder import Folder
 from quickstudy.tasks.functions import Harmonics, Mixture, Sinusoid
 from quickstudy.tasks.gaussian_process import GaussianProcess
+from quickstudy.tasks.glyph_attributes import GlyphAttributes
 from quickstudy.tasks.glyphs import Glyphs
+from quickstudy.tasks.intents import Intents
 from quickstudy.tasks.omniglot import Omniglot
+from quickstudy.tasks.prior import Prior
 
 TASKS: Catalogue[Source] = Catalogue(
     "tasks",
@@ -16,9 +21,14 @@ TASKS: Catalogue[Source] = Catalogue(
         "omniglot": Omniglot,
         "folder": Folder,
         "arrays": Arrays,
+        "intents": Intents,
+        "described": Described,
+        "glyph_attributes": GlyphAttributes,
         "sinusoid": Sinusoid,
         "harmonics": Harmonics,
         "mixture": Mixture,
         "gaussian_process": GaussianProcess,
+        "prior": Prior,
+        "completion": Completion,
     },
 )

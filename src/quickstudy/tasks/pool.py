@@ -276,13 +276,14 @@ def check_classes(classes: Classes, episode: Episode, split: str, names: list[st
     short = (classes.counts < episode.rows_needed).nonzero().flatten().tolist()
     if short:
         name, rows = names[short[0]], int(classes.counts[short[0]])
+        parts = "shot + query" if episode.shot[1] else "query"
         need = (
             "the meta_dataset scheme needs at least 2"
             if episode.scheme == "meta_dataset"
-            else f"shot + query is {episode.rows_needed}"
+            else f"{parts} is {episode.rows_needed}"
         )
         others = f" (so do {len(short) - 1} others)" if len(short) > 1 else ""
         raise UserError(
             f"class {name!r} of the {split} split has {rows} row{'' if rows == 1 else 's'} and {need}{others}: "
-            "give it more rows, leave it out, or lower shot or query."
+            f"give it more rows, leave it out, or lower {parts.replace('+', 'or')}."
         )

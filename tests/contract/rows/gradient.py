@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
-from contract.rows.made import IMAGE, POINT, VECTOR, Row, blobs, conv, mlp, pairs, waves
+from contract.rows.made import IMAGE, POINT, VECTOR, Row, blobs, conv, mlp, pairs, resnet, transformer, waves
 from quickstudy.core import GaussianRegression, Objective
-from quickstudy.learners import ANIL, IMAML, MAML, Reptile
+from quickstudy.learners import (
+    ANIL,
+    BOIL,
+    CAVIA,
+    IMAML,
+    MAML,
+    MAMLPlusPlus,
+    MetaCurvature,
+    MetaLSTM,
+    MetaSGD,
+    Reptile,
+    WarpGrad,
+)
 from quickstudy.nets.norm import Norm
 
 
@@ -22,6 +34,14 @@ def imaml(objective: Objective, x_shape: tuple[int, ...] = VECTOR, **options) ->
 
 def conv_maml(norm: Norm, **options) -> MAML:
     return MAML(conv(norm, pairs()), pairs(), inner_lr=0.05, **options)
+
+
+def plus(objective: Objective, x_shape: tuple[int, ...] = VECTOR, **options) -> MAMLPlusPlus:
+    return MAMLPlusPlus(mlp(objective, x_shape), objective, 3, **options)
+
+
+def lstm(objective: Objective, x_shape: tuple[int, ...] = VECTOR, **options) -> MetaLSTM:
+    return MetaLSTM(mlp(objective, x_shape), objective, 3, 0.1, hidden=3, **options)
 
 
 ROWS: dict[str, Row] = {
@@ -45,6 +65,8 @@ ROWS: dict[str, Row] = {
     "maml-conv-batch-sweep": Row(lambda: conv_maml("batch", inner_steps=2, memory="sweep"), IMAGE, ragged=True),
     "maml-conv-running": Row(lambda: conv_maml("running", inner_steps=1), IMAGE),
     "maml-conv-group": Row(lambda: conv_maml("group", inner_steps=1), IMAGE),
+    "maml-transformer": Row(lambda: MAML(transformer(blobs()), blobs(), inner_steps=2), ragged=True),
+    "maml-resnet12": Row(lambda: MAML(resnet("batch", pairs()), pairs(), inner_steps=1), IMAGE, ragged=True),
     "anil": Row(lambda: anil(blobs(), inner_steps=1)),
     "anil-5-steps": Row(lambda: anil(blobs(), inner_steps=5)),
     "anil-eval-steps": Row(lambda: anil(blobs(), inner_steps=1, eval_steps=3)),
@@ -71,4 +93,39 @@ ROWS: dict[str, Row] = {
         lambda: Reptile(mlp(waves(), POINT), waves(), 3, eval_steps=4), POINT, ragged=True
     ),
     "reptile-conv-batch": Row(lambda: Reptile(conv("batch", pairs()), pairs(), 2, eval_steps=2), IMAGE),
+    "meta_sgd": Row(lambda: MetaSGD(mlp(blobs()), blobs(), inner_lr=0.1)),
+    "meta_sgd-sweep-ragged": Row(lambda: MetaSGD(mlp(blobs()), blobs(), 3, 0.1, memory="sweep"), ragged=True),
+    "meta_sgd-regression-ragged": Row(lambda: MetaSGD(mlp(waves(), POINT), waves(), 2), POINT, ragged=True),
+    "meta_sgd-first-order": Row(lambda: MetaSGD(mlp(blobs()), blobs(), 2, 0.1, first_order=True)),
+    "meta_sgd-conv-batch": Row(lambda: MetaSGD(conv("batch", pairs()), pairs()), IMAGE, ragged=True),
+    "boil": Row(lambda: BOIL(mlp(), blobs())),
+    "boil-sweep-ragged": Row(lambda: BOIL(mlp(), blobs(), 3, 0.1, memory="sweep"), ragged=True),
+    "boil-regression-ragged": Row(lambda: BOIL(mlp(None, POINT), waves(), 2, 0.1), POINT, ragged=True),
+    "boil-first-order": Row(lambda: BOIL(mlp(), blobs(), 2, 0.1, first_order=True)),
+    "boil-conv-batch": Row(lambda: BOIL(conv("batch"), pairs(), inner_lr=0.05), IMAGE, ragged=True),
+    "cavia": Row(lambda: CAVIA(mlp(blobs()), blobs(), context=2)),
+    "cavia-sweep-ragged": Row(lambda: CAVIA(mlp(blobs()), blobs(), 2, 3, 0.1, memory="sweep"), ragged=True),
+    "cavia-regression-ragged": Row(lambda: CAVIA(mlp(waves(), POINT), waves(), 3), POINT, ragged=True),
+    "cavia-first-order": Row(lambda: CAVIA(mlp(waves(), POINT), waves(), 2, 2, 0.5, first_order=True), POINT),
+    "cavia-conv-batch": Row(lambda: CAVIA(conv("batch", pairs()), pairs(), 2, 1, 0.1), IMAGE, ragged=True),
+    "maml_plus_plus": Row(lambda: plus(blobs())),
+    "maml_plus_plus-sweep-ragged": Row(lambda: plus(blobs(), memory="sweep"), ragged=True),
+    "maml_plus_plus-annealed": Row(lambda: plus(blobs(), first_order_tasks=9)),
+    "maml_plus_plus-regression-ragged": Row(lambda: plus(waves(), POINT, eval_steps=5), POINT, ragged=True),
+    "maml_plus_plus-conv-batch": Row(lambda: MAMLPlusPlus(conv("batch", pairs()), pairs(), 2), IMAGE, ragged=True),
+    "meta_curvature": Row(lambda: MetaCurvature(mlp(blobs()), blobs(), 1)),
+    "meta_curvature-sweep-ragged": Row(lambda: MetaCurvature(mlp(blobs()), blobs(), 3, memory="sweep"), ragged=True),
+    "meta_curvature-regression": Row(lambda: MetaCurvature(mlp(waves(), POINT), waves(), 2), POINT, ragged=True),
+    "meta_curvature-first-order": Row(lambda: MetaCurvature(mlp(blobs()), blobs(), 2, first_order=True)),
+    "meta_curvature-conv-batch": Row(lambda: MetaCurvature(conv("batch", pairs()), pairs(), 1), IMAGE, ragged=True),
+    "warp_grad": Row(lambda: WarpGrad(mlp(blobs()), blobs(), 1)),
+    "warp_grad-sweep-ragged": Row(lambda: WarpGrad(mlp(blobs()), blobs(), 1, memory="sweep"), ragged=True),
+    "warp_grad-3-steps": Row(lambda: WarpGrad(mlp(blobs()), blobs(), 3)),
+    "warp_grad-regression": Row(lambda: WarpGrad(mlp(waves(), POINT), waves(), 2), POINT, ragged=True),
+    "warp_grad-first-order": Row(lambda: WarpGrad(mlp(blobs()), blobs(), 2, first_order=True)),
+    "warp_grad-conv-batch": Row(lambda: WarpGrad(conv("batch", pairs()), pairs(), 1), IMAGE, ragged=True),
+    "meta_lstm": Row(lambda: lstm(blobs(), first_order=False)),
+    "meta_lstm-first-order-ragged": Row(lambda: lstm(blobs()), ragged=True),
+    "meta_lstm-regression-ragged": Row(lambda: lstm(waves(), POINT, first_order=False), POINT, ragged=True),
+    "meta_lstm-conv-batch": Row(lambda: MetaLSTM(conv("batch", pairs()), pairs(), 1, hidden=2), IMAGE, ragged=True),
 }

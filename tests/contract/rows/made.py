@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from quickstudy.core import Classification, Objective, Regression
 from quickstudy.core.learner import MetaLearner
-from quickstudy.nets import MLP, Conv4
+from quickstudy.nets import MLP, Conv4, ResNet12, Transformer
 from quickstudy.nets.norm import Norm
 
 VECTOR, POINT, IMAGE = (3,), (1,), (1, 16, 16)
@@ -40,3 +40,11 @@ def mlp(objective: Objective | None = None, x_shape: tuple[int, ...] = VECTOR) -
 
 def conv(norm: Norm, objective: Objective | None = None) -> Conv4:
     return Conv4(IMAGE, out=objective.size if objective else None, channels=8, norm=norm)
+
+
+def resnet(norm: Norm, objective: Objective | None = None) -> ResNet12:
+    return ResNet12(IMAGE, out=objective.size if objective else None, widths=(2, 2, 2, 3), norm=norm)
+
+
+def transformer(objective: Objective | None = None, x_shape: tuple[int, ...] = VECTOR) -> Transformer:
+    return Transformer(x_shape, out=objective.size if objective else None, width=4, depth=1, heads=2)

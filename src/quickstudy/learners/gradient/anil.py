@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from quickstudy.core.objective import Classification, Objective
+from quickstudy.core.objective import Objective
 from quickstudy.core.task import Examples, Inputs, State
 from quickstudy.inner.apply import apply_shared, task_weights
-from quickstudy.inner.heads import head_path
+from quickstudy.inner.heads import CLOSED, head_path
 from quickstudy.inner.linear import linear
 from quickstudy.learners.gradient.fine_tuning import FineTuning
 from quickstudy.nets import Net
@@ -68,12 +68,8 @@ class ANIL(FineTuning):
         nn.init.zeros_(self.head.bias)
 
     @property
-    def exact_gradient(self) -> bool:  # type: ignore[override]
-        return not self.first_order
-
-    @property
-    def steps(self) -> int:
-        return self.inner_steps if self.training or self.eval_steps is None else self.eval_steps
+    def descends(self) -> bool:  # type: ignore[override]
+        return self.steps > 0 and type(self.objective) not in CLOSED
 
     def start(self, support: Examples) -> State:
         return task_weights(self.head, support.tasks)
@@ -83,11 +79,7 @@ class ANIL(FineTuning):
 
     def path(self, support: Examples, steps: int, prior: State | None = None) -> Iterator[State]:
         """The states after 0, 1, ..., `steps` inner steps; the features are computed once."""
-        start = self.start(support) if prior is None else {k: v for k, v in prior.items() if k != "seen"}
-        extra: State = {}
-        if isinstance(self.objective, Classification):
-            seen = self.objective.seen(support)
-            extra = {"seen": seen if prior is None else torch.maximum(seen, prior["seen"])}
+        start, extra = self.begin(support, prior)
         # the support's features are met in the inner gradient alone, which first order takes as a constant
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.first_order):
             rows = support._replace(x=apply_shared(self.net, support.x, support.weight))

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
-from torch import Tensor
 
 from quickstudy.core.errors import UserError
-from quickstudy.core.objective import Classification, Objective
+from quickstudy.core.objective import Objective
 from quickstudy.core.task import Examples, State
 from quickstudy.inner.descent import Loss, last
 from quickstudy.inner.implicit import implicit, proximal_path
@@ -41,7 +40,7 @@ class IMAML(FineTuning):
     choose = "As MAML with many inner steps: memory does not grow with them."
     cost = "many gradient steps"
     net_output = "objective"
-    exact_gradient = False
+    exact_gradient = False  # type: ignore[assignment]
 
     def __init__(
         self,
@@ -66,10 +65,6 @@ class IMAML(FineTuning):
         self.cg_steps = cg_steps
         self.eval_steps = eval_steps
 
-    @property
-    def steps(self) -> int:
-        return self.inner_steps if self.training or self.eval_steps is None else self.eval_steps
-
     def start(self, support: Examples) -> State:
         return self.shared_start(support)
 
@@ -87,17 +82,8 @@ class IMAML(FineTuning):
 
     def _problem(self, support: Examples, prior: State | None) -> tuple[Loss, State, State]:
         """The inner loss, where the pull leads, and what the state holds beside weights."""
-        theta = self.start(support) if prior is None else {k: v for k, v in prior.items() if k != "seen"}
-        extra: State = {}
-        if isinstance(self.objective, Classification):
-            seen = self.objective.seen(support)
-            extra = {"seen": seen if prior is None else torch.maximum(seen, prior["seen"])}
-
-        def loss(weights: State, support: Examples) -> Tensor:
-            prediction = self.output(weights, support.x, support.weight)
-            return self.objective.loss(self._hide(prediction, extra), support)
-
-        return loss, theta, extra
+        theta, extra = self.begin(support, prior)
+        return self.inner_loss(extra), theta, extra
 
     def _solved(self, steps: int, loss: Loss, phi: State, theta: State, support: Examples) -> State:
         if not steps and torch.is_grad_enabled():

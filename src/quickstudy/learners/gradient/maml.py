@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from quickstudy.core.objective import Objective
 from quickstudy.core.task import Examples, State
-from quickstudy.inner.memory import Plan
 from quickstudy.learners.gradient.fine_tuning import FineTuning
 from quickstudy.nets import Net
 
@@ -54,14 +53,6 @@ class MAML(FineTuning):
         self.first_order = first_order
         self.eval_steps = eval_steps
         self.memory = memory
-
-    @property
-    def exact_gradient(self) -> bool:  # type: ignore[override]
-        return not self.first_order and Plan.of(self.memory).exact
-
-    @property
-    def steps(self) -> int:
-        return self.inner_steps if self.training or self.eval_steps is None else self.eval_steps
 
     def start(self, support: Examples) -> State:
         return self.shared_start(support)

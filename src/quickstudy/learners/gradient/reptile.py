@@ -27,7 +27,7 @@ class Reptile(FineTuning):
     choose = "The simplest gradient-based method, without second derivatives; needs more inner steps than MAML."
     cost = "many gradient steps"
     net_output = "objective"
-    exact_gradient = False
+    exact_gradient = False  # type: ignore[assignment]
     first_order = True
 
     def __init__(
@@ -44,10 +44,6 @@ class Reptile(FineTuning):
         self.inner_steps = inner_steps
         self.inner_lr = inner_lr
         self.eval_steps = eval_steps
-
-    @property
-    def steps(self) -> int:
-        return self.inner_steps if self.training or self.eval_steps is None else self.eval_steps
 
     def start(self, support: Examples) -> State:
         return self.shared_start(support)

@@ -117,7 +117,8 @@ def learner_facts(learner: MetaLearner, source: Source | None = None) -> dict[st
     if source is not None:
         spec = source.spec
         facts["tasks"] = describe(source, "tasks")
-        facts["spec"] = {**spec.__dict__, "x_shape": list(spec.x_shape)}
+        shapes = {"x_shape": list(spec.x_shape), "description_shape": list(spec.description_shape)}
+        facts["spec"] = {**spec.__dict__, **shapes}
     return facts
 
 
@@ -139,7 +140,8 @@ def restore(card: Mapping[str, Any], tensors: dict[str, Tensor], where: object) 
     try:
         with torch.device("meta"):
             learner = build(card["learner"], "learner")
-        learner.load_state_dict(tensors, strict=True, assign=True)
+        # in memory of their own: where a tensor lies in a file, products may round otherwise
+        learner.load_state_dict({k: t.clone() for k, t in tensors.items()}, strict=True, assign=True)
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
     except (RuntimeError, TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:

@@ -305,6 +305,17 @@ class KeepsObject(Right):
         self.device = device
 
 
+class DescendsUnsaid(Right):
+    def adapt(self, support, prior=None):
+        with torch.enable_grad():
+            torch.autograd.grad(self.features(support.x).sum(), self.matrix)
+        return super().adapt(support, prior)
+
+
+class SaysItDescends(Right):
+    descends = True
+
+
 WRONG_LEARNERS = [
     ("kinds_are_declared", WrongKinds),
     ("prediction_has_shape", WrongShape),
@@ -339,6 +350,8 @@ WRONG_LEARNERS = [
     ("incremental_is_declared", ForgetsPrior),
     ("any_way_is_declared", WeightPerClass),
     ("label_permutation", PrefersFirstClass),
+    ("descends_is_declared", DescendsUnsaid),
+    ("descends_is_declared", SaysItDescends),
     ("loss_is_per_task", LossIsScalar),
     ("loss_is_per_task", ForwardIsSum),
     ("loss_is_per_task", NoGradient),

@@ -13,7 +13,7 @@ from quickstudy.core import Classification, GaussianRegression, Objective
 from quickstudy.core.errors import UserError
 from quickstudy.core.learner import MetaLearner
 from quickstudy.core.task import Examples, Task, join_rows, map_tensors
-from quickstudy.inner.mixture import mixed
+from quickstudy.inner.members import combined
 from quickstudy.learners import ANP, CNP, TNP, ConvCNP, InContext
 from quickstudy.nets import MLP
 from quickstudy.nets.attention import Attention, RowTransformer, attend
@@ -230,11 +230,11 @@ def test_anp_predicts_the_moments_of_its_mixture() -> None:
         # a few values of z put in by hand have those moments too
         z = belief.mean.unsqueeze(1) + torch.tensor([-1.0, 0.5, 2.0]).view(1, 3, 1) * belief.stddev.unsqueeze(1)
         each = learner.answer(state, tasks.query.x, z)
-        m, s = GAUSSIAN.mean_and_deviation(mixed(GAUSSIAN, each))
+        m, s = GAUSSIAN.mean_and_deviation(combined(GAUSSIAN, each, None))
         ms, ss = GAUSSIAN.mean_and_deviation(each)
     close(m, ms.mean(1))
     close(s.square(), (ss.square() + ms.square()).mean(1) - ms.mean(1).square())
-    close(mixed(GAUSSIAN, each[:, :1]), each[:, 0])
+    close(combined(GAUSSIAN, each[:, :1], None), each[:, 0])
     assert mean.shape == deviation.shape == tasks.query.y.shape and (deviation > GAUSSIAN.floor).all()
     few = ANP(GAUSSIAN, LINE, 4, 1, heads=2, latent=True, draws=0).double().eval()
     few.load_state_dict(learner.state_dict())

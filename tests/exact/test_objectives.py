@@ -195,7 +195,11 @@ def test_learners_go_through_json(name: str) -> None:
     kind = LEARNERS[name].kinds[0]
     images = Spec("classification", (1, 16, 16), way=3, train_classes=7)
     specs = [images, Spec("classification", (4,), way=3, train_classes=7)]
-    for spec in specs if kind == "classification" else [Spec("regression", (2,), y_size=3)]:
+    other = {
+        "regression": [Spec("regression", (2,), y_size=3)],
+        "zero-shot": [Spec("zero-shot", (4,), way=3, train_classes=7, description_shape=(5,))],
+    }
+    for spec in other.get(kind, specs):
         learner = make(name, spec)
         again = through_json(learner, "learner")
         shapes = [{k: v.shape for k, v in x.state_dict().items()} for x in (learner, again)]  # type: ignore

@@ -25,6 +25,7 @@ from quickstudy.testing import synthetic_tasks
 IMAGES = Spec("classification", (1, 16, 16), way=3, train_classes=7)
 ROWS = Spec("classification", (4,), way=3, train_classes=7)
 WAVES = Spec("regression", (2,), y_size=1)
+DESCRIBED = Spec("zero-shot", (4,), way=3, train_classes=7, description_shape=(5,))
 
 
 def learner(name: str = "protonet", spec: Spec = ROWS, **options: Any) -> qs.MetaLearner:
@@ -33,12 +34,14 @@ def learner(name: str = "protonet", spec: Spec = ROWS, **options: Any) -> qs.Met
     rng = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for tensor in (*made.parameters(), *made.buffers()):
-            tensor.add_(0.1 * torch.rand(tensor.shape, generator=rng))
+            if tensor.is_floating_point():
+                tensor.add_(0.03 * torch.randn(tensor.shape, generator=rng))
     return made
 
 
 def predictions(made: qs.MetaLearner, x_shape: tuple[int, ...]) -> Tensor:
-    tasks = synthetic_tasks(made.objective, x_shape)
+    described = tuple(getattr(made, "description_shape", ()))
+    tasks = synthetic_tasks(made.objective, x_shape, description_shape=described)
     support, query = (
         qs.Examples(p.x.float(), p.y if p.y.dtype == torch.long else p.y.float(), p.weight.float()) for p in tasks
     )  # type: ignore[union-attr]
@@ -83,7 +86,8 @@ def signed_again(path: Path, change: Callable[[dict[str, Any]], object]) -> None
 
 
 CASES: dict[str, tuple[str, Spec, dict[str, Any]]] = {
-    **{name: (name, ROWS if "classification" in cls.kinds else WAVES, {}) for name, cls in LEARNERS.items()},
+    **{name: (name, next(s for s in (ROWS, WAVES, DESCRIBED) if s.kind in cls.kinds), {})
+       for name, cls in LEARNERS.items()},
     "maml-conv": ("maml", IMAGES, {"net_options": {"channels": 8}, "first_order": True}),
     "maml-stride": ("maml", IMAGES, {"net_options": {"channels": 8, "pool": "stride"}}),
     "protonet-conv-running": ("protonet", IMAGES, {"net_options": {"channels": 8, "norm": "running"}}),

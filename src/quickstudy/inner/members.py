@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from quickstudy.core.objective import Classification, GaussianRegression, Objective
 from quickstudy.core.task import State, map_tensors
+from quickstudy.inner.posterior import gaussian_prediction
 
 T = TypeVar("T")
 
@@ -57,9 +58,7 @@ def combined(
     means, deviations = objective.mean_and_deviation(answers)
     mean = (share * means).sum(1)
     variance = (share * (deviations.square() + (means - mean.unsqueeze(1)).square())).sum(1)
-    above = (variance.sqrt() - objective.floor).clamp_min(1e-6)
-    # the inverse of softplus
-    return torch.cat([mean, above + torch.log(-torch.expm1(-above))], -1)
+    return gaussian_prediction(objective, mean, variance.sqrt())
 
 
 def others(net: nn.Module, members: int) -> nn.ParameterList:

@@ -46,8 +46,11 @@ def make(
     """
     cls = LEARNERS[name]
     if spec.kind not in cls.kinds:
-        fits = ", ".join(k for k, c in LEARNERS.items() if spec.kind in c.kinds)
-        raise UserError(f"{name} takes {' and '.join(cls.kinds)} tasks, and these are {spec.kind}: use {fits}.")
+        fits = [k for family in FAMILIES.values() for k, c in family.items() if spec.kind in c.kinds]
+        raise UserError(
+            f"{name} takes {' and '.join(cls.kinds)} tasks, and these are {spec.kind}: use {fits[0]}, say, or another "
+            f"of the {len(fits)} that `quickstudy list learners` shows for {spec.kind}."
+        )
     known = arguments(cls)
     objective = cls.objective_for(spec)
     facts: dict[str, Any] = {

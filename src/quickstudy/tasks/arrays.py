@@ -77,7 +77,7 @@ class Arrays(ClassSource):
 
         Its `path` is "memory:" and a fingerprint: the description of such a source can be saved, not rebuilt.
         """
-        x, y = _numbers(x, "x"), np.asarray(y)
+        x, y = numbers(x, "x"), np.asarray(y)
         digest = hashlib.sha256(x.contiguous().numpy().tobytes() + "\n".join(map(str, y.tolist())).encode())
         source = cls(
             f"memory:{digest.hexdigest()[:16]}",
@@ -146,7 +146,7 @@ def read_arrays(path: Path) -> tuple[Tensor, np.ndarray | None]:
     x = next((found[k] for k in X_KEYS if k in found), None)
     if x is None:
         raise UserError(f"{path} holds {', '.join(found)} and no x: name the array of inputs x (or images).")
-    return _numbers(x, str(path)), next((found[k] for k in Y_KEYS if k in found), None)
+    return numbers(x, str(path)), next((found[k] for k in Y_KEYS if k in found), None)
 
 
 def read_labelled(
@@ -213,7 +213,7 @@ def read_values(path: str | os.PathLike[str], x_shape: tuple[int, ...]) -> tuple
     return x, values
 
 
-def _numbers(x: Any, where: str) -> Tensor:
+def numbers(x: Any, where: str) -> Tensor:
     """An array as uint8 or float32, on the CPU."""
     x = x.detach().cpu() if isinstance(x, Tensor) else np.asarray(x)
     if isinstance(x, np.ndarray):

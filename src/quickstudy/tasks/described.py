@@ -12,8 +12,8 @@ from torch import Tensor
 
 from quickstudy.core.errors import UserError, nearest
 from quickstudy.core.source import SPLITS, Split, check_finite
-from quickstudy.tasks.arrays import _numbers as _rows
 from quickstudy.tasks.arrays import class_numbers, read_arrays
+from quickstudy.tasks.arrays import numbers as _rows
 from quickstudy.tasks.images import channels_first
 from quickstudy.tasks.mapped import MappedRows, map_arrays, map_npy
 from quickstudy.tasks.npz import read_npz
@@ -116,7 +116,7 @@ class Described(DescribedSource):
             )
         names, label = class_numbers(y, where)
         rows = torch.from_numpy(_order(found, names, where))
-        descriptions = torch.from_numpy(_numbers(found["descriptions"], where))[rows]
+        descriptions = torch.from_numpy(numbers(found["descriptions"], where))[rows]
         check_finite(descriptions, f"{where}, descriptions")
         splits = held_out(len(names), self.valid_fraction, self.test_fraction, self.split_seed)
         if "split" in found:
@@ -189,7 +189,7 @@ def _given_splits(words: np.ndarray, rows: Tensor, where: str) -> dict[Split, Te
     return found
 
 
-def _numbers(descriptions: np.ndarray, where: str) -> np.ndarray:
+def numbers(descriptions: np.ndarray, where: str) -> np.ndarray:
     if descriptions.dtype.kind not in "fiub" or descriptions.ndim < 2:
         raise UserError(
             f"{where}: the descriptions have shape {descriptions.shape} and are {descriptions.dtype}: give a row of "

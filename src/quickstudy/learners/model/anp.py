@@ -13,7 +13,8 @@ from quickstudy.core.learner import MetaLearner
 from quickstudy.core.objective import GaussianRegression, Objective
 from quickstudy.core.source import Spec
 from quickstudy.core.task import Examples, Inputs, State, Task, join_rows
-from quickstudy.inner.mixture import fixed_normal, mixed
+from quickstudy.inner.draws import fixed_normal
+from quickstudy.inner.members import combined
 from quickstudy.nets import MLP
 from quickstudy.nets.attention import RELU, Attention, SetEncoder, scaled
 
@@ -22,8 +23,8 @@ class ANP(MetaLearner):
     """Attentive neural process (Kim et al. 2019, arXiv 1901.05761).
 
     r_i = self-attention over h(x_i, y_i); r(x) = attention from k(x) over the keys k(x_i) and values r_i; prediction at
-    x = g(r(x), x): the mean and the raw scale of a Gaussian. With uniform attention it is CNP, and so it is trained.
-    With `latent` also z ~ q(z | support), normal, its moments from the mean of s_i = self-attention over h'(x_i, y_i);
+    x = g(r(x), x): the mean and the raw scale of a Gaussian, trained on the query's likelihood as CNP, which it is with
+    uniform attention. With `latent` also z ~ q(z | support), normal, its moments from the mean of s_i = self-attention over h'(x_i, y_i);
     prediction g(r(x), x, z). The training loss, a row of all = support and query, is then
 
         E_q(z | all) [-log p(y_all | r, z)] + KL(q(z | all) | q(z | support)),
@@ -52,22 +53,19 @@ class ANP(MetaLearner):
     ):
         super().__init__()
         if draws < 0:
-            raise UserError(f"draws is {draws}: give how many draws of z a prediction averages, or 0 for its mean.")
+            raise UserError(f"draws is {draws}: give how many draws of z to average, or 0 for its mean.")
         self.objective = objective
         self.x_shape = x_shape
-        self.width = width
-        self.depth = depth
-        self.attention = attention
-        self.heads = heads
-        self.latent = latent
-        self.draws = draws
+        self.width, self.depth, self.attention, self.heads = width, depth, attention, heads
+        self.latent, self.draws = latent, draws
         x_size = math.prod(x_shape)
-        self.encoder = SetEncoder(x_size + objective.y_size, width, depth, attention, heads)
+        sizes = (x_size + objective.y_size, width, depth, attention, heads)
+        self.encoder = SetEncoder(*sizes)
         self.place = scaled(MLP((x_size,), out=width, width=width, depth=2), RELU)
         self.cross = Attention(width, heads)
         self.decoder = MLP((width * (2 if latent else 1) + x_size,), out=objective.size, width=width, depth=depth)
         if latent:
-            self.beliefs = SetEncoder(x_size + objective.y_size, width, depth, attention, heads)
+            self.beliefs = SetEncoder(*sizes)
             self.moments = nn.Linear(width, 2 * width)
 
     @classmethod
@@ -105,7 +103,7 @@ class ANP(MetaLearner):
             return self.answer(state, x.flatten(2), None).squeeze(1)
         belief = self.belief(state["rows"], state["weight"])
         z = belief.mean.unsqueeze(1) + belief.stddev.unsqueeze(1) * fixed_normal(self.draws, self.width, belief.mean)
-        return mixed(self.objective, self.answer(state, x.flatten(2), z))
+        return combined(self.objective, self.answer(state, x.flatten(2), z), None)
 
     def meta_loss(self, tasks: Task) -> Tensor:
         if not (self.latent and self.training):

@@ -24,8 +24,8 @@ class ANP(MetaLearner):
 
     r_i = self-attention over h(x_i, y_i); r(x) = attention from k(x) over the keys k(x_i) and values r_i; prediction at
     x = g(r(x), x): the mean and the raw scale of a Gaussian, trained on the query's likelihood as CNP, which it is with
-    uniform attention. With `latent` also z ~ q(z | support), normal, its moments from the mean of s_i = self-attention over h'(x_i, y_i);
-    prediction g(r(x), x, z). The training loss, a row of all = support and query, is then
+    uniform attention. With `latent` also z ~ q(z | support), normal, its moments from the mean of s_i = self-attention
+    over h'(x_i, y_i); prediction g(r(x), x, z). The loss, a row of all = support and query, is then
 
         E_q(z | all) [-log p(y_all | r, z)] + KL(q(z | all) | q(z | support)),
 

@@ -21,7 +21,12 @@ from quickstudy.core.catalogue import build
 from quickstudy.recommend import MEASURED, tabulated
 from quickstudy.suites import SUITES
 
-PATHS = {"omniglot": {"path": str(data_folder() / "omniglot" / "omniglot28.npz")}}
+PATHS = {
+    "omniglot": {"path": str(data_folder() / "omniglot" / "omniglot28.npz")},
+    "clinc150": {"path": str(data_folder() / "intents" / "clinc150.tsv")},
+    "hwu64": {"path": str(data_folder() / "intents" / "hwu64.tsv")},
+    "zero-shot": {"path": str(data_folder() / "intents" / "clinc150.tsv")},
+}
 """Options of a suite that say where its data lies here."""
 
 

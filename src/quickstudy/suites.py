@@ -62,6 +62,22 @@ SUITES: dict[str, Suite] = {
         "functions drawn from Gaussian processes, from 3 to 50 points",
         options=_GENTLE,
     ),
+    "clinc150": Suite(
+        {"name": "intents", "way": 5, "shot": 1, "query": 5},
+        "what a sentence asks for (CLINC150: give its table with --tasks.path), 5-way 1-shot, unseen intents at test",
+    ),
+    "hwu64": Suite(
+        {"name": "intents", "way": 5, "shot": 1, "query": 5},
+        "what a sentence asks for (HWU64: give its table with --tasks.path), 5-way 1-shot, unseen intents at test",
+    ),
+    "zero-shot": Suite(
+        {"name": "intents", "way": 5, "query": 5, "zero_shot": True},
+        "what a sentence asks for, from the names of the intents alone (--tasks.path), unseen intents at test",
+    ),
+    "zero-shot-glyphs": Suite(
+        {"name": "glyph_attributes", "way": 5},
+        "letters from what can be counted in a drawing (holes, strokes, symmetry), unseen letters at test",
+    ),
     "mixture": Suite(
         {"name": "mixture"},
         "functions of four families (sinusoid, line, quadratic, cubic), the family untold",

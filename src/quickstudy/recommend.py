@@ -40,8 +40,9 @@ def recommend(
 ) -> tuple[list[Advice], list[str]]:
     """The best methods for tasks of a spec, the first to try first, and what the list rests on.
 
-    Those whose 95 % interval reaches that of the best count as good as it, and stand in the order of what adapting
-    costs; the rest follow by score. The best plain baseline is always among them.
+    Those whose 95 % interval reaches that of the best, and whose mean is nearer to it than to the best plain baseline,
+    count as good as it, and stand in the order of what adapting costs; the rest follow by score. The best plain
+    baseline is always among them.
 
     shot: rows a class (rows of a task for regression), None if unknown or varying. gradients: whether adapting may
     take gradients of a network. varying_way: whether tasks have different numbers of classes. adapt_ms: the most that
@@ -67,9 +68,12 @@ def recommend(
     if not left:
         raise UserError("no method that was measured meets all of these conditions: drop one of them.")
     best = max(left, key=score)
-    level = [n for n in left if score(n) + rows[n]["interval"] >= score(best) - rows[best]["interval"]]
-    order = sorted(level, key=lambda n: rows[n]["adapt_ms"]) + sorted(set(left) - set(level), key=score, reverse=True)
     plain = max((n for n in left if n in FAMILIES["baseline"]), key=score, default="")
+    # a wide interval alone makes nothing as good as the best: the mean has to be nearer to it than to the baseline
+    nearer = (score(best) + score(plain)) / 2 if plain not in ("", best) else -math.inf
+    reaching = [n for n in left if score(n) + rows[n]["interval"] >= score(best) - rows[best]["interval"]]
+    level = [n for n in reaching if score(n) >= nearer]
+    order = sorted(level, key=lambda n: rows[n]["adapt_ms"]) + sorted(set(left) - set(level), key=score, reverse=True)
     chosen = order[:top] + [plain] * (plain not in ("", *order[:top]))
     advice = [
         Advice(

@@ -47,6 +47,11 @@ def test_equals_of_the_best_stand_by_what_adapting_costs(tables: dict[str, Any])
     assert "20 seconds of training each, 600 unseen tasks, a machine" in grounds[0] and len(grounds) == 1
 
 
+def test_a_wide_interval_makes_nothing_as_good_as_the_best(tables: dict[str, Any]) -> None:
+    tables["glyphs"]["rows"]["anil"] = row(0.4, interval=5.0, adapt_ms=0.1)
+    assert recommend(SPEC, shot=1)[0][0].learner == "protonet"
+
+
 def test_conditions_leave_out_and_say_so(tables: dict[str, Any]) -> None:
     found, grounds = recommend(SPEC, shot=1, gradients=False)
     assert "maml" not in [advice.learner for advice in found]

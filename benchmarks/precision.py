@@ -1,6 +1,7 @@
 """What bfloat16 costs in accuracy: the same training twice, in float32 and under bfloat16 autocast.
 
-    python benchmarks/precision.py        # about ten minutes on two cores
+    python benchmarks/precision.py                            # about twenty minutes on two cores
+    python benchmarks/precision.py --learners protonet maml   # some of them, about eight
 
 Writes benchmarks/results/precision.json: the scores on the same 600 test tasks of unseen scripts with their
 paired difference, the time of a step, and the error of one meta-gradient against float64.
@@ -47,9 +48,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--tasks", type=int, default=600)
+    parser.add_argument("--learners", nargs="+", choices=LEARNERS, default=list(LEARNERS), metavar="LEARNER")
     args = parser.parse_args()
     rows = {}
-    for title, (options, shape) in LEARNERS.items():
+    for title in args.learners:
+        options, shape = LEARNERS[title]
         name = title.split()[0]
         source = qs.tasks.Glyphs(shot=1, **shape)
         scores, seconds = {}, {}

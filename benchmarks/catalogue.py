@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from results import FOLDER, data_folder, machine
 
 from quickstudy.allocator import keep_memory
-from quickstudy.benchmark import Contest, fitting, pays
+from quickstudy.benchmark import Contest, Entry, common_measure, fitting, pays
 from quickstudy.cli.benchmarking import failures, in_one_line, markdown
 from quickstudy.core.catalogue import build
-from quickstudy.recommend import MEASURED, tabulated
+from quickstudy.recommend import MEASURED
 from quickstudy.suites import SUITES
 
 PATHS = {
@@ -42,10 +44,9 @@ def main() -> None:
     for name in args.suites:
         suite = SUITES[name]
         source = build({**suite.tasks, **PATHS.get(name, {})}, "tasks")
-        settings = {k: dict(v) for k, v in suite.options.items()}, {k: dict(v) for k, v in suite.training.items()}
         place = args.out / f"catalogue-{name}"
         learners = args.learners or fitting(source)
-        contest = Contest(source, learners, args.seconds, args.test_tasks, 0, *settings, place)
+        contest = Contest(source, learners, args.seconds, args.test_tasks, 0, suite.options, suite.training, place)
         found = contest.run(args.processes, watch=lambda entry: print(in_one_line(entry), flush=True))
         shot = getattr(source, "shot", None)
         facts = {
@@ -62,6 +63,24 @@ def main() -> None:
         )
         text = markdown(found, suite, [pays(found), *failures(found), suite.differences, made])
         (FOLDER / f"catalogue_{name}.md").write_text(text.rstrip() + "\n")
+
+
+def tabulated(entries: Sequence[Entry], facts: Mapping[str, Any]) -> dict[str, Any]:
+    """A suite's table in measured.json."""
+    scored = [(entry, entry.scores) for entry in entries if entry.scores]
+    measure = common_measure(scored[0][1])
+    rows = {
+        entry.learner: {
+            "mean": scores.mean(measure),
+            "interval": scores.interval(measure),
+            "seconds": entry.seconds,
+            "steps": entry.steps,
+            "adapt_ms": 1e3 * scores.adapt_seconds,
+            "state_bytes": scores.state_bytes,
+        }
+        for entry, scores in scored
+    }
+    return {**facts, "measure": measure, "sign": scored[0][1].signs[measure], "rows": rows}
 
 
 if __name__ == "__main__":

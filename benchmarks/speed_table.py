@@ -10,7 +10,7 @@ from tables import table
 def page(found: dict[str, Any]) -> str:
     """The whole page."""
     rows, known = found["rows"], found["implementations"]
-    names = [name for name in known if any("ms" in row["found"].get(name, {}) for row in rows.values())]
+    names = timed(found)
     parts = [
         "# Speed",
         "",
@@ -55,6 +55,12 @@ def page(found: dict[str, Any]) -> str:
     return "\n".join(parts) + "\n"
 
 
+def timed(found: dict[str, Any]) -> list[str]:
+    """The implementations that have a time in some row."""
+    rows = found["rows"].values()
+    return [name for name in found["implementations"] if any("ms" in row["found"].get(name, {}) for row in rows)]
+
+
 def compared(found: dict[str, Any], names: list[str]) -> list[str]:
     """The table of times, and what its stars mean."""
     heads = ["", "workload", *names, "ours / fastest torch peer", "mark", "limit", "ours / limit"]
@@ -78,8 +84,7 @@ def compiled(found: dict[str, Any] | None) -> str:
         f"that of the compiled step. The first step waits for the compiler, or for its cache: {', '.join(waited)}.",
         "",
     ]
-    names = [n for n in found["implementations"] if any("ms" in row["found"].get(n, {}) for row in rows.values())]
-    return "\n".join([*first, *compared(found, names)])
+    return "\n".join([*first, *compared(found, timed(found))])
 
 
 def plain(found: dict[str, Any] | None) -> str:
@@ -87,7 +92,6 @@ def plain(found: dict[str, Any] | None) -> str:
     if not found:
         return ""
     rows = found["rows"]
-    names = [n for n in found["implementations"] if any("ms" in row["found"].get(n, {}) for row in rows.values())]
     first = [
         "## With the allocator's own settings",
         "",
@@ -98,7 +102,7 @@ def plain(found: dict[str, Any] | None) -> str:
         f"{found['hardware']}, {found['threads']} thread(s).",
         "",
     ]
-    return "\n".join([*first, *compared(found, names)])
+    return "\n".join([*first, *compared(found, timed(found))])
 
 
 def times(row: dict[str, Any], names: list[str], peers: list[str]) -> list[str]:

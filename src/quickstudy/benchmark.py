@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -73,8 +73,8 @@ class Contest:
     seconds: float = 60.0
     test_tasks: int = 600
     seed: int = 0
-    options: dict[str, dict[str, Any]] = field(default_factory=dict)
-    training: dict[str, dict[str, Any]] = field(default_factory=dict)
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    training: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     out: Path | None = None
 
     def run(self, processes: int = 1, watch: Callable[[Entry], object] | None = None) -> list[Entry]:
@@ -117,7 +117,7 @@ class Contest:
             said = (str(error).strip().splitlines() or [""])[0]
             return Entry(name, failed=f"{type(error).__name__}: {said}")
 
-    def _train(self, learner: MetaLearner, given: dict[str, Any]) -> tuple[int, float]:
+    def _train(self, learner: MetaLearner, given: Mapping[str, Any]) -> tuple[int, float]:
         # clipped for all: a table of short runs should compare methods, not who was lucky with its first steps
         options = {"seed": self.seed, "progress": False, "clip": 10.0, **given}
         steps = max(1, int(self.seconds / step_seconds(learner, self.source, self.seconds, options)))
@@ -179,7 +179,7 @@ def against_baseline(entries: Sequence[Entry]) -> tuple[str, dict[str, Compariso
     pairs = {}
     for entry in scored:
         if entry is not plain and entry.scores and set(entry.scores.signs) & set(plain.scores.signs):
-            pairs[entry.learner] = compare(entry.scores, plain.scores, _shared(entry.scores, plain.scores))
+            pairs[entry.learner] = compare(entry.scores, plain.scores)
     return plain.learner, pairs
 
 
@@ -200,15 +200,15 @@ def pays(entries: Sequence[Entry]) -> str:
     return " ".join(parts)
 
 
-def _shared(a: Evaluation, b: Evaluation) -> str:
-    """The measure that two evaluations are compared by: squared error where likelihoods are not shared."""
-    return next(m for m in b.signs if m in a.signs)
+def common_measure(scores: Evaluation) -> str:
+    """What learners of a kind are ranked by: squared error for real values, since not all say a likelihood."""
+    return "mse" if "mse" in scores.signs else scores.headline
 
 
 def _rank(entry: Entry) -> tuple[bool, float]:
     scores = entry.scores
     if scores is None:
         return True, 0.0
-    measure = "mse" if "mse" in scores.signs else scores.headline
+    measure = common_measure(scores)
     value = scores.signs[measure] * scores.mean(measure)
     return False, -value if math.isfinite(value) else math.inf

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any
 from quickstudy.core.errors import UserError
 from quickstudy.core.source import Spec
 from quickstudy.learners import FAMILIES, LEARNERS, make
-from quickstudy.scores import PERCENT, in_words
+from quickstudy.scores import in_words
 
 MEASURED = Path(__file__).parent / "measured.json"
 """What `benchmarks/catalogue.py` measured: a table a suite."""
@@ -144,22 +144,3 @@ def nearest_suite(spec: Spec, shot: int | None) -> tuple[str, Mapping[str, Any]]
 def tables() -> Mapping[str, Mapping[str, Any]]:
     """Every table of measured.json by suite; {} where none is shipped."""
     return json.loads(MEASURED.read_text(encoding="utf-8")) if MEASURED.is_file() else {}
-
-
-def tabulated(entries: Sequence[Any], facts: Mapping[str, Any]) -> dict[str, Any]:
-    """A table of measured.json from the entries of a contest (quickstudy.benchmark)."""
-    scored = [entry for entry in entries if entry.scores]
-    shared = [m for m in scored[0].scores.signs if all(m in entry.scores.signs for entry in scored)]
-    measure = next(m for m in shared if m in (*PERCENT, "mse", *shared))
-    rows = {
-        entry.learner: {
-            "mean": entry.scores.mean(measure),
-            "interval": entry.scores.interval(measure),
-            "seconds": entry.seconds,
-            "steps": entry.steps,
-            "adapt_ms": 1e3 * entry.scores.adapt_seconds,
-            "state_bytes": entry.scores.state_bytes,
-        }
-        for entry in scored
-    }
-    return {**facts, "measure": measure, "sign": scored[0].scores.signs[measure], "rows": rows}

@@ -10,7 +10,7 @@ from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 from rich.table import Table
 
-from quickstudy.benchmark import Contest, Entry, against_baseline, fitting, pays
+from quickstudy.benchmark import Contest, Entry, against_baseline, common_measure, fitting, pays
 from quickstudy.cli.arguments import Command, check_seed
 from quickstudy.core.catalogue import build
 from quickstudy.core.errors import UserError, nearest
@@ -61,8 +61,8 @@ def run(options: Namespace) -> int:
     source = build(options.tasks.as_dict(), "tasks")
     learners = options.learners or fitting(source)
     out = Path(options.out or f"runs/benchmark-{name}")
-    own = {name: {k: dict(v) for k, v in getattr(suite, name).items()} for name in ("options", "training")}
-    contest = Contest(source, learners, options.seconds, options.test_tasks, options.seed, **own, out=out)
+    settings = (options.seconds, options.test_tasks, options.seed, suite.options, suite.training)
+    contest = Contest(source, learners, *settings, out)
     print(f"{name}: {suite.about}; {len(learners)} learners, {options.seconds:g} seconds of training each")
     found = contest.run(options.processes, watch=lambda entry: print(f"  {in_one_line(entry)}", flush=True))
     terminal().print(table(found, suite))
@@ -86,20 +86,18 @@ def failures(found: Sequence[Entry]) -> list[str]:
 def cells(found: Sequence[Entry], suite: Suite) -> tuple[list[str], list[list[str]]]:
     """The table: its heads, and a row of text a learner, the best first."""
     plain, pairs = against_baseline(found)
-    scored = [entry for entry in found if entry.scores]
-    measures = {("mse" if "mse" in e.scores.signs else e.scores.headline) for e in scored if e.scores}
-    measure = next(iter(measures)) if len(measures) == 1 else ""
+    scored = [entry.scores for entry in found if entry.scores]
+    measure = common_measure(scored[0]) if scored else ""
     rows = []
     for entry in found:
         if not entry.scores:
             rows.append([entry.learner, "failed", entry.family, *[""] * 6])
             continue
-        shown = measure or entry.scores.headline
         pair = pairs.get(entry.learner)
         words = in_words(pair.measure, pair.difference, pair.interval, signed=True) if pair else ""
         rows.append([
             entry.learner,
-            in_words(shown, entry.scores.mean(shown), entry.scores.interval(shown)),
+            in_words(measure, entry.scores.mean(measure), entry.scores.interval(measure)),
             entry.family,
             f"{words} {pair.verdict}" if pair else "",
             f"{entry.steps:,}" if entry.steps else "",

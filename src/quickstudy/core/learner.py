@@ -5,12 +5,12 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
 from quickstudy.core.errors import UserError
-from quickstudy.core.objective import Classification, Objective
+from quickstudy.core.objective import Classification, GaussianRegression, Objective
 from quickstudy.core.source import Spec
 from quickstudy.core.task import Examples, Inputs, State, Task
 
@@ -43,6 +43,8 @@ class MetaLearner(nn.Module, ABC):
     """No weight depends on the number of classes: may be used with any way."""
     pooled: ClassVar[bool] = False
     """Trained on rows of all training tasks thrown together, not on tasks (baselines)."""
+    says_deviation: ClassVar[bool] = False
+    """Real values are answered with how sure it is: by default its objective is a Gaussian's likelihood."""
     trained: ClassVar[bool] = True
     """False for baselines without meta-parameters: there is nothing to train."""
     incremental: ClassVar[bool] = False
@@ -55,9 +57,14 @@ class MetaLearner(nn.Module, ABC):
     """The meta-gradient is the true derivative of the loss after adaptation."""
 
     @property
+    def batch_statistics(self) -> bool:
+        """Whether the rows at hand decide the statistics of a norm: features depend on which rows came together."""
+        return any(getattr(m, "uses_batch_statistics", False) for m in self.modules())
+
+    @property
     def transductive(self) -> bool:
         """Predictions may look at the other queries of the task."""
-        return any(getattr(m, "uses_batch_statistics", False) for m in self.modules())
+        return self.batch_statistics
 
     @property
     def chunk(self) -> int | None:
@@ -89,6 +96,9 @@ class MetaLearner(nn.Module, ABC):
     @classmethod
     def objective_for(cls, spec: Spec) -> Objective:
         """The objective that suits this method on such tasks."""
+        if cls.says_deviation and spec.kind == "regression":
+            # a noise floor keeps the likelihood of noiseless functions bounded
+            return GaussianRegression(spec.y_size, floor=0.01)
         return spec.objective()
 
     def for_way(self, way: int) -> MetaLearner:
@@ -109,6 +119,10 @@ class MetaLearner(nn.Module, ABC):
         other = copy.copy(self)
         other.objective = Classification(way)
         return other
+
+
+unless_batch_statistics: Any = property(lambda learner: not learner.batch_statistics)
+"""`incremental` of a learner that keeps sums, or rows, of features: unless these depend on which came together."""
 
 
 @runtime_checkable

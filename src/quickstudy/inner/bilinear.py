@@ -8,7 +8,7 @@ from torch import Tensor
 
 from quickstudy.core.objective import Classification, row_mean
 from quickstudy.core.task import Examples, State
-from quickstudy.inner.closed import class_sums, full_precision
+from quickstudy.inner.closed import class_state, full_precision
 
 
 def description_sums(objective: Classification, support: Examples, prior: State | None) -> State:
@@ -17,10 +17,7 @@ def description_sums(objective: Classification, support: Examples, prior: State 
     Sums, not means, so that more classes, or more descriptions of one, can be added later (`prior`).
     """
     assert isinstance(support.x, Tensor)
-    sums, counts = class_sums(support.x.flatten(2), objective.one_hot(support))
-    if prior is not None:
-        sums, counts = prior["sums"] + sums, prior["counts"] + counts
-    return {"sums": sums, "counts": counts}
+    return class_state(support.x.flatten(2), objective.one_hot(support), prior)
 
 
 def bilinear_loss(

@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from quickstudy.core.task import State
+
 P = ParamSpec("P")
 
 
@@ -40,6 +42,16 @@ def class_sums(
     Sums, not means, so that more examples can be added to them later.
     """
     return _product(one_hot.transpose(1, 2), features), one_hot.sum(1)
+
+
+def class_state(
+    features: Float[Tensor, "task n d"], one_hot: Float[Tensor, "task n way"], prior: State | None
+) -> State:
+    """{"sums": (task, way, d), "counts": (task, way)}: the class sums of these rows, and those of an earlier state."""
+    sums, counts = class_sums(features, one_hot)
+    if prior is not None:
+        sums, counts = prior["sums"] + sums, prior["counts"] + counts
+    return {"sums": sums, "counts": counts}
 
 
 def prototypes(

@@ -158,7 +158,7 @@ def _implicit_path(loss: Loss, weights: State, support: Examples, steps: int, lr
             travelled = travelled + _size(_at(lr, number - 1), moving)
             # what a rule put in place of another is a constant here
             still = {n: w if reached[n].is_set_to(w) else reached[n] for n, w in weights.items() if n not in moving}
-            end: Any = implicit(whole, reached, moving, (support, still), 1 / travelled, CG_STEPS)  # type: ignore
+            end = implicit(whole, reached, moving, (support, still), 1 / travelled, CG_STEPS)
             yield {**reached, **still, **end}
 
 

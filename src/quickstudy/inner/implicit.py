@@ -71,7 +71,14 @@ def proximal_path(
         yield dict(zip(names, phi, strict=True))
 
 
-def implicit(loss: Loss, phi: State, theta: State, support: Examples, strength: Tensor | float, cg_steps: int) -> State:
+def implicit(
+    loss: Callable[[State, Any], Tensor],
+    phi: State,
+    theta: State,
+    support: Any,
+    strength: Tensor | float,
+    cg_steps: int,
+) -> State:
     """phi as the solution of min loss(phi) + strength / 2 |phi - theta|^2, differentiable as such.
 
     At the solution grad loss(phi) + strength (phi - theta) = 0 holds whatever theta is. So for an outer
@@ -83,7 +90,8 @@ def implicit(loss: Loss, phi: State, theta: State, support: Examples, strength: 
     all tasks at once, on one graph of grad loss at phi; no memory depends on how phi was found. Under
     no_grad nothing is computed. If phi is no solution, the gradient is an approximation.
 
-    phi, theta: (task, *shape); what phi was computed from is not looked at. strength: positive, one number.
+    phi, theta: (task, *shape); what phi was computed from is not looked at. support: whatever the loss is given beside
+    weights, tensors in any nesting. strength: positive, one number.
 
     >>> ridge = lambda w, rows: (rows.x @ w["w"] - rows.y).square().sum((1, 2)) / 2
     >>> rows = Examples(torch.tensor([[[1.0]]]), torch.tensor([[[2.0]]]), torch.ones(1, 1))
@@ -101,7 +109,7 @@ def implicit(loss: Loss, phi: State, theta: State, support: Examples, strength: 
 
 
 class _Problem(NamedTuple):
-    loss: Loss
+    loss: Callable[[State, Any], Tensor]
     phi: State
     names: list[str]
     tree: Any

@@ -6,8 +6,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from quickstudy.core.errors import UserError
 from quickstudy.core.source import generator
 from quickstudy.core.task import State
+
+
+def check_gaussian(deviation: float, kl_weight: float, draws: int, eval_draws: int) -> None:
+    """Raises UserError for a spread that is not positive, a weight below 0, or no draws."""
+    if not deviation > 0 or not kl_weight >= 0:
+        raise UserError(f"deviation is {deviation} and kl_weight {kl_weight}: give above 0, and 0 or more.")
+    if draws < 1 or eval_draws < 1:
+        raise UserError(f"draws is {draws} and eval_draws {eval_draws}: give 1 or more.")
+
 
 
 def fixed_noise(weights: State, draws: int, word: str) -> State:

@@ -9,6 +9,8 @@ from quickstudy.core.errors import UserError
 from quickstudy.core.learner import MetaLearner
 from quickstudy.core.source import Spec
 from quickstudy.learners import baseline, bayesian, gradient, hybrid, metric, model, zero_shot
+
+# the `__all__` of a family names its classes: here they are public as well, without being listed twice
 from quickstudy.learners.baseline import *  # noqa: F403
 from quickstudy.learners.bayesian import *  # noqa: F403
 from quickstudy.learners.gradient import *  # noqa: F403

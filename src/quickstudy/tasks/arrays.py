@@ -15,7 +15,7 @@ from quickstudy.core.errors import UserError
 from quickstudy.core.source import check_finite
 from quickstudy.tasks.folder import read_folder
 from quickstudy.tasks.images import SUFFIXES, channels_first, fit_shape, read_images
-from quickstudy.tasks.mapped import map_arrays
+from quickstudy.tasks.mapped import MappedRows, map_arrays
 from quickstudy.tasks.npz import X_KEYS, Y_KEYS, read_npz
 from quickstudy.tasks.pool import ClassSource, Pool, held_out
 from quickstudy.tasks.sampling import Count
@@ -108,18 +108,32 @@ class Arrays(ClassSource):
         elif not self.path:
             raise UserError("arrays needs a path: give an .npz file, or a folder of .npy files, that holds x and y.")
         else:
-            where, path = self.path, Path(self.path)
-            x, y = map_arrays(path) if path.is_dir() else read_arrays(path)
-            if y is None:
-                raise UserError(f"{where} holds no labels: add an array named y (or labels).")
-        if y.ndim != 1 or len(y) != len(x):
-            raise UserError(
-                f"{where}: y has shape {y.shape} and x has {len(x)} rows: give one label for each row of x."
-            )
-        names, label = class_numbers(y, where)
+            where, (x, y) = self.path, read_rows(Path(self.path))
+        names, label = labelled(x, y, where)
         splits = held_out(len(names), self.valid_fraction, self.test_fraction, self.split_seed)
         rows = channels_first(x) if isinstance(x, Tensor) else x
         return Pool.of(rows, label, names, splits, where=where)
+
+
+def read_rows(path: Path) -> tuple[Tensor | MappedRows, np.ndarray]:
+    """The x and y of an .npz file, or of a folder, whose x stays on the disk.
+
+    Raises UserError if either is missing or damaged.
+    """
+    x, y = map_arrays(path) if path.is_dir() else read_arrays(path)
+    if y is None:
+        raise UserError(f"{path} holds no labels: add an array named y (or labels).")
+    return x, y
+
+
+def labelled(x: Tensor | MappedRows, y: np.ndarray, where: str) -> tuple[list[str], Tensor]:
+    """`class_numbers` of labels that are one for each row of x.
+
+    Raises UserError if they are not.
+    """
+    if y.ndim != 1 or len(y) != len(x):
+        raise UserError(f"{where}: y has shape {y.shape} and x has {len(x)} rows: give one label for each row of x.")
+    return class_numbers(y, where)
 
 
 def class_numbers(y: np.ndarray, where: str) -> tuple[list[str], Tensor]:

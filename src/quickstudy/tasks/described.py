@@ -12,10 +12,9 @@ from torch import Tensor
 
 from quickstudy.core.errors import UserError, nearest
 from quickstudy.core.source import SPLITS, Split, check_finite
-from quickstudy.tasks.arrays import class_numbers, read_arrays
-from quickstudy.tasks.arrays import numbers as _rows
+from quickstudy.tasks.arrays import class_numbers, labelled, numbers, read_rows
 from quickstudy.tasks.images import channels_first
-from quickstudy.tasks.mapped import MappedRows, map_arrays, map_npy
+from quickstudy.tasks.mapped import MappedRows, map_npy
 from quickstudy.tasks.npz import read_npz
 from quickstudy.tasks.pool import held_out
 from quickstudy.tasks.sampling import Count
@@ -93,7 +92,7 @@ class Described(DescribedSource):
         """
         given = {"y": y, "descriptions": descriptions, "classes": classes, "split": split}
         arrays = {name: np.asarray(value) for name, value in given.items() if value is not None}
-        rows = _rows(x, "x")
+        rows = numbers(x, "x")
         digest = hashlib.sha256(rows.contiguous().numpy().tobytes())
         for name, array in arrays.items():
             digest.update(f"{name}{array.dtype.str}{array.tolist()}".encode())
@@ -109,14 +108,9 @@ class Described(DescribedSource):
         """
         where = self.path if self._given is None else "the data"
         x, found = self._read() if self._given is None else self._given
-        y = found["y"]
-        if y.ndim != 1 or len(y) != len(x):
-            raise UserError(
-                f"{where}: y has shape {y.shape} and x has {len(x)} rows: give one label for each row of x."
-            )
-        names, label = class_numbers(y, where)
+        names, label = labelled(x, found["y"], where)
         rows = torch.from_numpy(_order(found, names, where))
-        descriptions = torch.from_numpy(numbers(found["descriptions"], where))[rows]
+        descriptions = torch.from_numpy(_matrix(found["descriptions"], where))[rows]
         check_finite(descriptions, f"{where}, descriptions")
         splits = held_out(len(names), self.valid_fraction, self.test_fraction, self.split_seed)
         if "split" in found:
@@ -136,13 +130,10 @@ class Described(DescribedSource):
                 "described needs a path: give an .npz file, or a folder of .npy files, with x, y and descriptions."
             )
         keys = (*DESCRIPTION_KEYS, "classes", "split")
+        x, y = read_rows(path)
         if path.is_dir():
-            x, y = map_arrays(path)
             more = {key: np.asarray(map_npy(file)) for key in keys if (file := path / f"{key}.npy").is_file()}
         else:
-            x, y = read_arrays(path)
-            if y is None:
-                raise UserError(f"{path} holds no labels: add an array named y (or labels).")
             try:
                 more = read_npz(path, keys)
             except UserError:  # x could be read: there is none of the others
@@ -189,7 +180,7 @@ def _given_splits(words: np.ndarray, rows: Tensor, where: str) -> dict[Split, Te
     return found
 
 
-def numbers(descriptions: np.ndarray, where: str) -> np.ndarray:
+def _matrix(descriptions: np.ndarray, where: str) -> np.ndarray:
     if descriptions.dtype.kind not in "fiub" or descriptions.ndim < 2:
         raise UserError(
             f"{where}: the descriptions have shape {descriptions.shape} and are {descriptions.dtype}: give a row of "

@@ -7,7 +7,7 @@ from torch import Tensor
 from quickstudy.core.learner import MetaLearner
 from quickstudy.core.objective import Classification
 from quickstudy.core.task import Examples, Inputs, State
-from quickstudy.inner.closed import class_sums, prototypes, squared_distances
+from quickstudy.inner.closed import class_state, prototypes, squared_distances
 
 
 class Centroid(MetaLearner):
@@ -31,10 +31,7 @@ class Centroid(MetaLearner):
     def adapt(self, support: Examples, prior: State | None = None) -> State:
         assert isinstance(support.x, Tensor)
         x = support.x.flatten(2)
-        sums, counts = class_sums(x, self.objective.one_hot(support).to(x.dtype))
-        if prior is not None:
-            sums, counts = prior["sums"] + sums, prior["counts"] + counts
-        return {"sums": sums, "counts": counts}
+        return class_state(x, self.objective.one_hot(support).to(x.dtype), prior)
 
     def predict(self, state: State, x: Inputs, weight: Tensor | None = None) -> Tensor:
         assert isinstance(x, Tensor)

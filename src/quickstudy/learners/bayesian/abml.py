@@ -7,12 +7,11 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-from quickstudy.core.errors import UserError
 from quickstudy.core.objective import Objective
 from quickstudy.core.task import Examples, Inputs, State, Task, join_rows
 from quickstudy.inner.descent import descent_path
 from quickstudy.inner.members import combined, fold, like, named, repeat, unfold
-from quickstudy.inner.weight_gaussian import divergence, drawn, fixed_noise, fresh_noise
+from quickstudy.inner.weight_gaussian import check_gaussian, divergence, drawn, fixed_noise, fresh_noise
 from quickstudy.learners.gradient.fine_tuning import FineTuning
 from quickstudy.nets import Net
 
@@ -59,10 +58,7 @@ class ABML(FineTuning):
         eval_steps: int | None = None,
     ):
         super().__init__()
-        if not deviation > 0 or not kl_weight >= 0:
-            raise UserError(f"deviation is {deviation} and kl_weight {kl_weight}: give above 0, and 0 or more.")
-        if draws < 1 or eval_draws < 1:
-            raise UserError(f"draws is {draws} and eval_draws {eval_draws}: give 1 or more.")
+        check_gaussian(deviation, kl_weight, draws, eval_draws)
         self.net = net
         self.objective = objective
         self.inner_steps = inner_steps

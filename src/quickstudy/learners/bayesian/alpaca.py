@@ -8,9 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from quickstudy.core.errors import UserError
-from quickstudy.core.learner import MetaLearner
-from quickstudy.core.objective import GaussianRegression, Objective
-from quickstudy.core.source import Spec
+from quickstudy.core.learner import MetaLearner, unless_batch_statistics
+from quickstudy.core.objective import GaussianRegression
 from quickstudy.core.task import Examples, Inputs, State
 from quickstudy.inner.apply import apply_shared
 from quickstudy.inner.posterior import check_noise, gaussian_prediction, linear_posterior, linear_statistics, wide
@@ -45,6 +44,8 @@ class ALPaCA(MetaLearner):
         "of a linear model on learnt features."
     )
     cost = "one pass and a closed form"
+    says_deviation = True
+    incremental = unless_batch_statistics
     kinds = ("regression",)
     objective: GaussianRegression
 
@@ -69,16 +70,6 @@ class ALPaCA(MetaLearner):
         self.prior_mean = nn.Parameter(torch.zeros(size, objective.y_size))
         self.prior_factor = nn.Parameter(math.log(precision) / 2 * torch.eye(size))
         self.log_noise = nn.Parameter(torch.full((objective.y_size,), math.log(noise)))
-
-    @property
-    def incremental(self) -> bool:  # type: ignore[override]
-        # with statistics of the rows at hand, features depend on which rows came together
-        return not self.transductive
-
-    @classmethod
-    def objective_for(cls, spec: Spec) -> Objective:
-        # a noise floor keeps the likelihood of noiseless functions bounded
-        return GaussianRegression(spec.y_size, floor=0.01)
 
     def features(self, x: Inputs, weight: Tensor | None) -> Tensor:
         """f(x), with a constant 1 added if there is an intercept: (task, n, d), in float64."""

@@ -9,9 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from quickstudy.core.errors import UserError, nearest
-from quickstudy.core.learner import MetaLearner
+from quickstudy.core.learner import MetaLearner, unless_batch_statistics
 from quickstudy.core.objective import Classification, GaussianRegression, Objective
-from quickstudy.core.source import Spec
 from quickstudy.core.task import Examples, Inputs, State, Task, join_rows
 from quickstudy.inner import posterior
 from quickstudy.inner.apply import apply_shared
@@ -47,6 +46,8 @@ class DKT(MetaLearner):
         "Nothing to tune when it adapts, but a task of thousands of rows is too much."
     )
     cost = "one pass and a closed form (cubic in the rows)"
+    says_deviation = True
+    incremental = unless_batch_statistics
     any_way = True
 
     def __init__(self, net: Net, objective: Objective, kernel: str = "rbf", noise: float = 0.3):
@@ -61,16 +62,6 @@ class DKT(MetaLearner):
         self.covariance = KERNELS[kernel](net.size)
         self.mean = nn.Parameter(torch.zeros(()))
         self.log_noise = nn.Parameter(torch.tensor(math.log(noise)))
-
-    @property
-    def incremental(self) -> bool:  # type: ignore[override]
-        # with statistics of the rows at hand, features depend on which rows came together
-        return not self.transductive
-
-    @classmethod
-    def objective_for(cls, spec: Spec) -> Objective:
-        # a noise floor keeps the likelihood of noiseless functions bounded
-        return GaussianRegression(spec.y_size, floor=0.01) if spec.kind == "regression" else spec.objective()
 
     def deviation(self) -> Tensor:
         """The standard deviation of the noise."""

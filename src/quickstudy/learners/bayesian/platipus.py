@@ -6,13 +6,12 @@ import math
 
 from torch import Tensor, nn
 
-from quickstudy.core.errors import UserError
-from quickstudy.core.objective import Classification, Objective
+from quickstudy.core.objective import Objective
 from quickstudy.core.task import Examples, State, Task, join_rows
 from quickstudy.inner.descent import last
 from quickstudy.inner.members import like, named
 from quickstudy.inner.stein import slopes
-from quickstudy.inner.weight_gaussian import divergence, drawn, fixed_noise, fresh_noise
+from quickstudy.inner.weight_gaussian import check_gaussian, divergence, drawn, fixed_noise, fresh_noise
 from quickstudy.learners.bayesian.several import Several
 from quickstudy.nets import Net
 
@@ -45,7 +44,7 @@ class PLATIPUS(Several):
     choose = "As MAML where the support leaves several answers open: each draw of the start commits to one of them."
     cost = "a few gradient steps a draw"
     net_output = "objective"
-    descends = True  # type: ignore[assignment]
+    descends = True  # type: ignore[assignment]  # with no inner steps too: p is one step away
 
     def __init__(
         self,
@@ -62,10 +61,7 @@ class PLATIPUS(Several):
         memory: str = "store",
     ):
         super().__init__()
-        if not deviation > 0 or not kl_weight >= 0:
-            raise UserError(f"deviation is {deviation} and kl_weight {kl_weight}: give above 0, and 0 or more.")
-        if draws < 1 or eval_draws < 1:
-            raise UserError(f"draws is {draws} and eval_draws {eval_draws}: give 1 or more.")
+        check_gaussian(deviation, kl_weight, draws, eval_draws)
         self.net = net
         self.objective = objective
         self.inner_steps = inner_steps
@@ -87,10 +83,6 @@ class PLATIPUS(Several):
         mean, gamma = self.shared_start(rows), named(self.net, rate, rows.tasks)
         found = slopes(self.inner_loss(seen), mean, rows, keep_graph=not self.first_order)
         return {k: m - gamma[k] * found[k] for k, m in mean.items()}, named(self.net, log_deviation, rows.tasks)
-
-    def seen(self, support: Examples) -> State:
-        """Which classes the support shows, where there are any."""
-        return {"seen": self.objective.seen(support)} if isinstance(self.objective, Classification) else {}
 
     def start(self, support: Examples) -> State:
         mean, spread = self.gaussian(self.seen(support), support, self.p_rate, self.p_log_deviation)

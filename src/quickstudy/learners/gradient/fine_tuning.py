@@ -75,10 +75,12 @@ class FineTuning(MetaLearner):
     def begin(self, support: Examples, prior: State | None) -> tuple[State, State]:
         """The weights before the first step, and what a state holds beside them: the classes seen."""
         weights = self.start(support) if prior is None else {k: v for k, v in prior.items() if k != "seen"}
-        if not isinstance(self.objective, Classification):
-            return weights, {}
-        seen = self.objective.seen(support)
-        return weights, {"seen": seen if prior is None else torch.maximum(seen, prior["seen"])}
+        extra = self.seen(support)
+        return weights, extra if prior is None else {k: torch.maximum(v, prior[k]) for k, v in extra.items()}
+
+    def seen(self, support: Examples) -> State:
+        """Which classes the support shows, where there are any: {"seen": (task, way)}, or nothing."""
+        return {"seen": self.objective.seen(support)} if isinstance(self.objective, Classification) else {}
 
     def inner_loss(self, extra: State) -> Loss:
         """The loss that the steps go down; `extra` is what the state holds beside weights."""

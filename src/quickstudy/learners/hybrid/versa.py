@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from quickstudy.core.errors import UserError
-from quickstudy.core.learner import MetaLearner
+from quickstudy.core.learner import MetaLearner, unless_batch_statistics
 from quickstudy.core.objective import Classification, GaussianRegression, Objective
-from quickstudy.core.source import Spec, generator
+from quickstudy.core.source import generator
 from quickstudy.core.task import Examples, Inputs, State
 from quickstudy.inner.apply import apply_shared
-from quickstudy.inner.closed import class_sums, prototypes
+from quickstudy.inner.closed import class_state, prototypes
 from quickstudy.inner.posterior import check_noise, gaussian_prediction
 from quickstudy.nets import MLP, Net
 
@@ -38,6 +38,8 @@ class VERSA(MetaLearner):
         "gradients, any number of classes, examples can be added later."
     )
     cost = "one pass"
+    says_deviation = True
+    incremental = unless_batch_statistics
     any_way = True
 
     def __init__(self, net: Net, objective: Objective, width: int = 128, draws: int = 10, noise: float = 0.1):
@@ -59,25 +61,12 @@ class VERSA(MetaLearner):
         with torch.no_grad():
             self.amortiser.layers[-1].bias[size // 2 :] -= 4.0  # type: ignore[index]
 
-    @property
-    def incremental(self) -> bool:  # type: ignore[override]
-        # with statistics of the rows at hand, features depend on which rows came together
-        return not self.transductive
-
-    @classmethod
-    def objective_for(cls, spec: Spec) -> Objective:
-        return GaussianRegression(spec.y_size, floor=0.01) if spec.kind == "regression" else spec.objective()
-
     def adapt(self, support: Examples, prior: State | None = None) -> State:
         f = apply_shared(self.net, support.x, support.weight)
         if isinstance(self.objective, Classification):
-            sums, counts = class_sums(f, self.objective.one_hot(support))
-        else:
-            rows = self.encoder(torch.cat([f, support.y], -1))
-            sums, counts = class_sums(rows, support.weight.to(rows.dtype).unsqueeze(-1))
-        if prior is not None:
-            sums, counts = prior["sums"] + sums, prior["counts"] + counts
-        return {"sums": sums, "counts": counts}
+            return class_state(f, self.objective.one_hot(support), prior)
+        rows = self.encoder(torch.cat([f, support.y], -1))
+        return class_state(rows, support.weight.to(rows.dtype).unsqueeze(-1), prior)
 
     def posterior(self, state: State) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of the weights, each (task, way or targets, d + 1)."""

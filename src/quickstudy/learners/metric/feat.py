@@ -5,11 +5,11 @@ from __future__ import annotations
 from torch import Tensor
 
 from quickstudy.core.errors import UserError
-from quickstudy.core.learner import MetaLearner
+from quickstudy.core.learner import MetaLearner, unless_batch_statistics
 from quickstudy.core.objective import Classification
 from quickstudy.core.task import Examples, Inputs, State, Task, join_rows
 from quickstudy.inner.apply import apply_shared
-from quickstudy.inner.closed import class_sums, prototypes, squared_distances
+from quickstudy.inner.closed import class_state, class_sums, prototypes, squared_distances
 from quickstudy.nets import Net
 from quickstudy.nets.set_attention import SetAttention
 
@@ -41,6 +41,7 @@ class FEAT(MetaLearner):
         "each other before a query is compared. Best from features that are good already."
     )
     cost = "one pass"
+    incremental = unless_batch_statistics
     kinds = ("classification",)
     objective: Classification
     any_way = True
@@ -71,11 +72,6 @@ class FEAT(MetaLearner):
         self.normalise = normalise
         self.attention = SetAttention(net.size, heads, normalise, dropout)
 
-    @property
-    def incremental(self) -> bool:  # type: ignore[override]
-        # with statistics of the rows at hand, features depend on which rows came together
-        return not self.transductive
-
     def adapt(self, support: Examples, prior: State | None = None) -> State:
         return self._learnt(apply_shared(self.net, support.x, support.weight), support, prior)
 
@@ -92,11 +88,9 @@ class FEAT(MetaLearner):
         return self.objective.loss(logits, tasks.query) + self.balance * self._contrast(features, rows)
 
     def _learnt(self, features: Tensor, support: Examples, prior: State | None = None) -> State:
-        sums, counts = class_sums(features, self.objective.one_hot(support))
-        if prior is not None:
-            sums, counts = prior["sums"] + sums, prior["counts"] + counts
-        centres = self.attention(prototypes(sums, counts), counts.unsqueeze(1) > 0)
-        return {"sums": sums, "counts": counts, "centres": centres}
+        state = class_state(features, self.objective.one_hot(support), prior)
+        means = prototypes(state["sums"], state["counts"])
+        return {**state, "centres": self.attention(means, state["counts"].unsqueeze(1) > 0)}
 
     def _compared(self, features: Tensor, state: State) -> Tensor:
         logits = -squared_distances(features, state["centres"]) / self.temperature

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from quickstudy.core.errors import UserError
-from quickstudy.core.learner import MetaLearner
+from quickstudy.core.learner import MetaLearner, unless_batch_statistics
 from quickstudy.core.objective import Classification
 from quickstudy.core.task import Examples, Inputs, State, Task, join_rows
 from quickstudy.inner.apply import apply_shared
@@ -51,6 +51,7 @@ class TPN(MetaLearner):
         "Not for queries that come one by one."
     )
     cost = "one pass and a linear system of all rows"
+    incremental = unless_batch_statistics
     kinds = ("classification",)
     objective: Classification
     any_way = True
@@ -71,11 +72,6 @@ class TPN(MetaLearner):
         self.hidden = hidden
         self.length = MLP((net.size,), out=1, width=hidden, depth=1)
         nn.init.constant_(self.length.layers[-1].bias, START)  # type: ignore[arg-type]
-
-    @property
-    def incremental(self) -> bool:  # type: ignore[override]
-        # with statistics of the rows at hand, features depend on which rows came together
-        return not super().transductive
 
     def adapt(self, support: Examples, prior: State | None = None) -> State:
         features = apply_shared(self.net, support.x, support.weight)

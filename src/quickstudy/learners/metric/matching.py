@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from quickstudy.core.errors import UserError
-from quickstudy.core.learner import MetaLearner
+from quickstudy.core.learner import MetaLearner, unless_batch_statistics
 from quickstudy.core.objective import LOWEST, Classification
 from quickstudy.core.task import Examples, Inputs, State
 from quickstudy.inner.apply import apply_shared
@@ -41,6 +41,7 @@ class MatchingNet(MetaLearner):
         "Full context lets the support decide how its rows are read, at the price of an order."
     )
     cost = "one pass"
+    incremental = unless_batch_statistics
     kinds = ("classification",)
     objective: Classification
     any_way = True
@@ -70,11 +71,6 @@ class MatchingNet(MetaLearner):
     @property
     def exchangeable(self) -> bool:  # type: ignore[override]
         return not self.full_context
-
-    @property
-    def incremental(self) -> bool:  # type: ignore[override]
-        # with statistics of the rows at hand, features depend on which rows came together
-        return not self.transductive
 
     def adapt(self, support: Examples, prior: State | None = None) -> State:
         rows, one_hot = apply_shared(self.net, support.x, support.weight), self.objective.one_hot(support)

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from quickstudy.core.errors import UserError
-from quickstudy.core.learner import MetaLearner
+from quickstudy.core.learner import MetaLearner, unless_batch_statistics
 from quickstudy.core.objective import Classification
 from quickstudy.core.task import Examples, Inputs, State
 from quickstudy.inner.apply import apply_shared
-from quickstudy.inner.closed import class_sums, prototypes
+from quickstudy.inner.closed import class_state, prototypes
 from quickstudy.inner.neighbours import cosines
 from quickstudy.nets import Net
 
@@ -40,6 +40,7 @@ class MetaBaseline(MetaLearner):
         "start."
     )
     cost = "one pass"
+    incremental = unless_batch_statistics
     kinds = ("classification",)
     objective: Classification
     any_way = True
@@ -53,17 +54,9 @@ class MetaBaseline(MetaLearner):
         self.temperature = temperature
         self.scale = nn.Parameter(torch.tensor(float(temperature)))
 
-    @property
-    def incremental(self) -> bool:  # type: ignore[override]
-        # with statistics of the rows at hand, features depend on which rows came together
-        return not self.transductive
-
     def adapt(self, support: Examples, prior: State | None = None) -> State:
         features = apply_shared(self.net, support.x, support.weight)
-        sums, counts = class_sums(features, self.objective.one_hot(support))
-        if prior is not None:
-            sums, counts = prior["sums"] + sums, prior["counts"] + counts
-        return {"sums": sums, "counts": counts}
+        return class_state(features, self.objective.one_hot(support), prior)
 
     def predict(self, state: State, x: Inputs, weight: Tensor | None = None) -> Tensor:
         centres = prototypes(state["sums"], state["counts"])

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from quickstudy.core.errors import UserError
-from quickstudy.core.learner import MetaLearner
+from quickstudy.core.learner import MetaLearner, unless_batch_statistics
 from quickstudy.core.objective import Classification
 from quickstudy.core.task import Examples, Inputs, State, Task
 from quickstudy.inner.apply import apply_shared
@@ -30,6 +30,7 @@ class Pretrained(MetaLearner):
     """
 
     kinds = ("classification",)
+    incremental = unless_batch_statistics
     any_way = True
     pooled = True
     net: Net
@@ -49,11 +50,6 @@ class Pretrained(MetaLearner):
         self.head = nn.Linear(net.size, classes or objective.way)
         if transform == "cl2n":
             self.centre = RunningMean(net.size)
-
-    @property
-    def incremental(self) -> bool:  # type: ignore[override]
-        # with statistics of the rows at hand, features depend on which rows came together
-        return not super().transductive
 
     def features(self, x: Inputs, weight: Tensor | None) -> Tensor:
         """The transformed features (task, n, d)."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from quickstudy.core.learner import MetaLearner
+from quickstudy.core.learner import MetaLearner, unless_batch_statistics
 from quickstudy.core.objective import Classification
 from quickstudy.core.task import Examples, Inputs, State, Task, join_rows
 from quickstudy.inner.apply import apply_shared
-from quickstudy.inner.closed import class_sums, prototypes, squared_distances
+from quickstudy.inner.closed import class_state, class_sums, prototypes, squared_distances
 from quickstudy.nets import Net
 
 
@@ -39,6 +39,7 @@ class ProtoNet(MetaLearner):
         "later, no gradients when it adapts."
     )
     cost = "one pass"
+    incremental = unless_batch_statistics
     kinds = ("classification",)
     objective: Classification
     any_way = True
@@ -49,17 +50,9 @@ class ProtoNet(MetaLearner):
         self.objective = objective
         self.turns = turns
 
-    @property
-    def incremental(self) -> bool:  # type: ignore[override]
-        # with statistics of the rows at hand, features depend on which rows came together
-        return not self.transductive
-
     def adapt(self, support: Examples, prior: State | None = None) -> State:
         features = apply_shared(self.net, support.x, support.weight)
-        sums, counts = class_sums(features, self.objective.one_hot(support))
-        if prior is not None:
-            sums, counts = prior["sums"] + sums, prior["counts"] + counts
-        return {"sums": sums, "counts": counts}
+        return class_state(features, self.objective.one_hot(support), prior)
 
     def meta_loss(self, tasks: Task) -> Tensor:
         if not (self.turns and self.training):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from quickstudy.core.learner import MetaLearner
+from quickstudy.core.learner import MetaLearner, unless_batch_statistics
 from quickstudy.core.objective import Classification, row_mean
 from quickstudy.core.task import Examples, Inputs, State, Task
 from quickstudy.inner.apply import apply_shared
-from quickstudy.inner.closed import class_sums, prototypes
+from quickstudy.inner.closed import class_state, prototypes
 from quickstudy.nets import MLP, Net
 
 
@@ -35,6 +35,7 @@ class RelationNet(MetaLearner):
         "training tasks than ProtoNet."
     )
     cost = "one pass"
+    incremental = unless_batch_statistics
     kinds = ("classification",)
     objective: Classification
     any_way = True
@@ -50,17 +51,9 @@ class RelationNet(MetaLearner):
         self.average = average
         self.relation = MLP((2 * net.size,), out=1, width=width, depth=depth)
 
-    @property
-    def incremental(self) -> bool:  # type: ignore[override]
-        # with statistics of the rows at hand, features depend on which rows came together
-        return not self.transductive
-
     def adapt(self, support: Examples, prior: State | None = None) -> State:
         features = apply_shared(self.net, support.x, support.weight)
-        sums, counts = class_sums(features, self.objective.one_hot(support))
-        if prior is not None:
-            sums, counts = prior["sums"] + sums, prior["counts"] + counts
-        return {"sums": sums, "counts": counts}
+        return class_state(features, self.objective.one_hot(support), prior)
 
     def predict(self, state: State, x: Inputs, weight: Tensor | None = None) -> Tensor:
         features = apply_shared(self.net, x, weight)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from quickstudy.core.errors import UserError
-from quickstudy.core.learner import MetaLearner
+from quickstudy.core.learner import MetaLearner, unless_batch_statistics
 from quickstudy.core.objective import Classification
 from quickstudy.core.task import Examples, Inputs, State
 from quickstudy.inner.apply import apply_shared
@@ -36,6 +36,7 @@ class SimpleCNAPS(MetaLearner):
         "few hundred): it keeps d^2 numbers a class."
     )
     cost = "one pass and a closed form"
+    incremental = unless_batch_statistics
     kinds = ("classification",)
     objective: Classification
     any_way = True
@@ -47,11 +48,6 @@ class SimpleCNAPS(MetaLearner):
         self.net = net
         self.objective = objective
         self.beta = beta
-
-    @property
-    def incremental(self) -> bool:  # type: ignore[override]
-        # with statistics of the rows at hand, features depend on which rows came together
-        return not self.transductive
 
     def adapt(self, support: Examples, prior: State | None = None) -> State:
         features, one_hot = apply_shared(self.net, support.x, support.weight), self.objective.one_hot(support)

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from quickstudy.core.objective import Classification
 from quickstudy.core.task import Examples, Inputs, State
-from quickstudy.inner.closed import class_sums, prototypes, squared_distances
+from quickstudy.inner.closed import class_state, prototypes, squared_distances
 from quickstudy.learners.metric.pretrained import Pretrained
 from quickstudy.nets import Net
 
@@ -43,10 +43,8 @@ class SimpleShot(Pretrained):
         self.build(net, objective, classes, transform)
 
     def adapt(self, support: Examples, prior: State | None = None) -> State:
-        sums, counts = class_sums(self.features(support.x, support.weight), self.objective.one_hot(support))
-        if prior is not None:
-            sums, counts = prior["sums"] + sums, prior["counts"] + counts
-        return {"sums": sums, "counts": counts}
+        features = self.features(support.x, support.weight)
+        return class_state(features, self.objective.one_hot(support), prior)
 
     def predict(self, state: State, x: Inputs, weight: Tensor | None = None) -> Tensor:
         centres = prototypes(state["sums"], state["counts"])

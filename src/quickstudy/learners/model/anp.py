@@ -10,8 +10,7 @@ from torch.distributions import Normal, kl_divergence
 
 from quickstudy.core.errors import UserError
 from quickstudy.core.learner import MetaLearner
-from quickstudy.core.objective import GaussianRegression, Objective
-from quickstudy.core.source import Spec
+from quickstudy.core.objective import GaussianRegression
 from quickstudy.core.task import Examples, Inputs, State, Task, join_rows
 from quickstudy.inner.draws import fixed_normal
 from quickstudy.inner.members import combined
@@ -36,6 +35,7 @@ class ANP(MetaLearner):
     papers = ("kim2019anp",)
     choose = "Functions with uncertainty where CNP underfits: each query looks at the examples near it."
     cost = "one pass"
+    says_deviation = True
     kinds = ("regression",)
     incremental = True
     objective: GaussianRegression
@@ -67,11 +67,6 @@ class ANP(MetaLearner):
         if latent:
             self.beliefs = SetEncoder(*sizes)
             self.moments = nn.Linear(width, 2 * width)
-
-    @classmethod
-    def objective_for(cls, spec: Spec) -> Objective:
-        # a noise floor keeps the likelihood of noiseless functions bounded
-        return GaussianRegression(spec.y_size, floor=0.01)
 
     def adapt(self, support: Examples, prior: State | None = None) -> State:
         assert isinstance(support.x, Tensor)

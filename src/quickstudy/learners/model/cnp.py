@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from quickstudy.core.learner import MetaLearner
-from quickstudy.core.objective import GaussianRegression, Objective
-from quickstudy.core.source import Spec
+from quickstudy.core.objective import GaussianRegression
 from quickstudy.core.task import Examples, Inputs, State
 from quickstudy.nets import MLP
 
@@ -26,6 +25,7 @@ class CNP(MetaLearner):
     papers = ("garnelo2018cnp",)
     choose = "Functions with uncertainty: one pass over the examples, any number of them, more can be added later."
     cost = "one pass"
+    says_deviation = True
     kinds = ("regression",)
     incremental = True
     objective: GaussianRegression
@@ -41,11 +41,6 @@ class CNP(MetaLearner):
         x_size = math.prod(x_shape)
         self.encoder = MLP((x_size + objective.y_size,), out=width, width=width, depth=depth)
         self.decoder = MLP((width + x_size,), out=objective.size, width=width, depth=depth)
-
-    @classmethod
-    def objective_for(cls, spec: Spec) -> Objective:
-        # a noise floor keeps the likelihood of noiseless functions bounded
-        return GaussianRegression(spec.y_size, floor=0.01)
 
     def adapt(self, support: Examples, prior: State | None = None) -> State:
         assert isinstance(support.x, Tensor)

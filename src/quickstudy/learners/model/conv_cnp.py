@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from quickstudy.core.learner import MetaLearner
-from quickstudy.core.objective import GaussianRegression, Objective
-from quickstudy.core.source import Spec
+from quickstudy.core.objective import GaussianRegression
 from quickstudy.core.task import Examples, Inputs, State
 from quickstudy.nets.attention import scaled
 from quickstudy.nets.set_conv import GridCNN, SetConv
@@ -34,6 +33,7 @@ class ConvCNP(MetaLearner):
     papers = ("gordon2020convcnp",)
     choose = "Series and images with gaps, and functions that behave alike everywhere: holds beyond the places seen."
     cost = "one pass"
+    says_deviation = True
     kinds = ("regression",)
     incremental = True
     objective: GaussianRegression
@@ -60,11 +60,6 @@ class ConvCNP(MetaLearner):
         self.smooth = SetConv(axes, points or (128 if axes == 1 else 48), density)
         self.cnn = GridCNN(axes, 1 + objective.y_size, channels, depth, kernel)
         self.head = scaled(nn.Linear(channels, objective.size), 0.1)
-
-    @classmethod
-    def objective_for(cls, spec: Spec) -> Objective:
-        # a noise floor keeps the likelihood of noiseless functions bounded
-        return GaussianRegression(spec.y_size, floor=0.01)
 
     def adapt(self, support: Examples, prior: State | None = None) -> State:
         assert isinstance(support.x, Tensor)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from quickstudy.core.learner import MetaLearner
-from quickstudy.core.objective import Classification, GaussianRegression, Objective
-from quickstudy.core.source import Spec
+from quickstudy.core.learner import MetaLearner, unless_batch_statistics
+from quickstudy.core.objective import Classification, Objective
 from quickstudy.core.task import Examples, Inputs, State
 from quickstudy.inner.apply import apply_shared
 from quickstudy.nets import MLP, Net
@@ -34,6 +33,8 @@ class InContext(MetaLearner):
         "near the Bayesian one, in one pass."
     )
     cost = "one pass"
+    says_deviation = True
+    incremental = unless_batch_statistics
 
     def __init__(self, net: Net, objective: Objective, width: int = 64, depth: int = 3, heads: int = 4):
         super().__init__()
@@ -47,15 +48,6 @@ class InContext(MetaLearner):
         self.label = scaled(nn.Linear(targets, width))
         self.transformer = RowTransformer(width, depth, heads)
         self.head = MLP((width,), out=objective.size, width=width, depth=1)
-
-    @classmethod
-    def objective_for(cls, spec: Spec) -> Objective:
-        return GaussianRegression(spec.y_size, floor=0.01) if spec.kind == "regression" else spec.objective()
-
-    @property
-    def incremental(self) -> bool:  # type: ignore[override]
-        # with statistics of the rows at hand, features depend on which rows came together
-        return not self.transductive
 
     def tokens(self, x: Inputs, weight: Tensor | None) -> Tensor:
         """A f(x), (task, n, width)."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from quickstudy.core.learner import MetaLearner
+from quickstudy.core.learner import MetaLearner, unless_batch_statistics
 from quickstudy.core.objective import Classification, Objective
 from quickstudy.core.task import Examples, Inputs, State, Task
 from quickstudy.inner.apply import apply_shared
@@ -22,13 +22,9 @@ class InSequence(MetaLearner):
     """
 
     exchangeable = False
+    incremental = unless_batch_statistics
     net: Net
     objective: Objective
-
-    @property
-    def incremental(self) -> bool:  # type: ignore[override]
-        # with statistics of the rows at hand, features depend on which rows came together
-        return not self.transductive
 
     def meta_loss(self, tasks: Task) -> Tensor:
         return super().meta_loss(tasks._replace(support=shuffled(tasks.support)) if self.training else tasks)

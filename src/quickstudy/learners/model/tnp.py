@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from quickstudy.core.learner import MetaLearner
-from quickstudy.core.objective import GaussianRegression, Objective
-from quickstudy.core.source import Spec
+from quickstudy.core.objective import GaussianRegression
 from quickstudy.core.task import Examples, Inputs, State
 from quickstudy.nets import MLP
 from quickstudy.nets.attention import RELU, RowTransformer, scaled
@@ -28,6 +27,7 @@ class TNP(MetaLearner):
     papers = ("nguyen2022tnp",)
     choose = "Functions with uncertainty, sharper than ANP and CNP, where a transformer's training can be afforded."
     cost = "one pass"
+    says_deviation = True
     kinds = ("regression",)
     incremental = True
     objective: GaussianRegression
@@ -52,11 +52,6 @@ class TNP(MetaLearner):
         self.embed = scaled(MLP((inputs,), out=width, width=width, depth=embed_depth), RELU)
         self.transformer = RowTransformer(width, depth, heads)
         self.head = MLP((width,), out=objective.size, width=width, depth=1)
-
-    @classmethod
-    def objective_for(cls, spec: Spec) -> Objective:
-        # a noise floor keeps the likelihood of noiseless functions bounded
-        return GaussianRegression(spec.y_size, floor=0.01)
 
     def adapt(self, support: Examples, prior: State | None = None) -> State:
         assert isinstance(support.x, Tensor)

@@ -9,7 +9,7 @@ from quickstudy.core.learner import MetaLearner
 from quickstudy.core.objective import Classification
 from quickstudy.core.task import Examples, Inputs, State
 from quickstudy.inner.apply import apply_shared
-from quickstudy.inner.closed import class_sums, prototypes, squared_distances
+from quickstudy.inner.closed import class_state, prototypes, squared_distances
 from quickstudy.nets import MLP, Net
 
 
@@ -59,10 +59,7 @@ class SemanticProtoNet(MetaLearner):
         self.describe = MLP(description_shape, out=net.size, width=width, depth=depth)
 
     def adapt(self, support: Examples, prior: State | None = None) -> State:
-        sums, counts = class_sums(apply_shared(self.describe, support.x), self.objective.one_hot(support))
-        if prior is not None:
-            sums, counts = prior["sums"] + sums, prior["counts"] + counts
-        return {"sums": sums, "counts": counts}
+        return class_state(apply_shared(self.describe, support.x), self.objective.one_hot(support), prior)
 
     def predict(self, state: State, x: Inputs, weight: Tensor | None = None) -> Tensor:
         centres = prototypes(state["sums"], state["counts"])

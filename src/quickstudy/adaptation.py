@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,10 @@ from quickstudy.checkpoint import Checkpoint
 from quickstudy.core.errors import UserError
 from quickstudy.core.learner import MetaLearner
 from quickstudy.core.objective import Classification, GaussianRegression
+from quickstudy.core.reader import Reader
 from quickstudy.core.task import State, examples
 from quickstudy.evaluate import dtype_of, evaluating
+from quickstudy.tasks.files import Files
 
 ROWS = 512
 """Rows predicted at once, where rows do not look at each other."""
@@ -28,13 +30,15 @@ class AdaptedTask:
     """A learner together with what it learnt of one task.
 
     classes: the names of the classes, in the order of the columns of `probabilities`; empty for
-    regression. card: where it came from, as JSON holds it.
+    regression. card: where it came from, as JSON holds it. reader: reads the files to predict, where the source of the
+    training tasks had one of its own (see `reader_for`).
     """
 
     learner: MetaLearner
     state: State
     classes: list[str]
     card: dict[str, Any]
+    reader: Reader | None = None
 
     def predict(self, x: Tensor) -> Tensor:
         """The learner's raw predictions (n, size) for rows x (n, *x_shape)."""
@@ -113,7 +117,27 @@ def adapt(trained: Checkpoint, x: Tensor, y: Sequence[str] | Tensor, where: str 
     counts = {name: list(y).count(name) for name in classes}
     origin = {k: trained.card.get(k) for k in ("digest", "path", "learner", "spec")}
     card = {"checkpoint": origin, "classes": classes, "counts": counts, "rows": len(x)}
-    return AdaptedTask(learner, state, classes, card)
+    return AdaptedTask(learner, state, classes, card, trained.reader)
+
+
+def reader_for(
+    card: Mapping[str, Any], reader: Reader | None, where: str, support: bool = False, invert: bool = False
+) -> Reader:
+    """What reads the files of a task: the learner's own reader, else one for images and arrays of its rows' shape.
+
+    card: of the learner, or what an adapted task keeps of it. support: the files to adapt to, which for zero-shot
+    learners hold descriptions. invert: the images show dark ink on white.
+    Raises UserError if the card does not say what the rows look like, or there are no images to invert.
+    """
+    if reader is not None:
+        if invert:
+            raise UserError(f"{where} was not trained on plain images, which --invert is about: leave it out.")
+        return reader
+    spec = card.get("spec") or {}
+    if "x_shape" not in spec:
+        raise UserError(f"{where} does not say what its inputs look like: save it together with its source.")
+    shape = spec["description_shape" if support and spec.get("kind") == "zero-shot" else "x_shape"]
+    return Files(tuple(shape), spec.get("kind") == "regression", invert)
 
 
 def load_task(path: str | Path, trained: str | Path | None = None) -> AdaptedTask:
@@ -137,4 +161,4 @@ def load_task(path: str | Path, trained: str | Path | None = None) -> AdaptedTas
         raise UserError(f"{path} was adapted with another learner than {os.fspath(at)}: give the one it was made with.")
     classes = [str(name) for name in found.card.get("classes", [])]
     learner = learnt.learner.for_way(len(classes)) if classes else learnt.learner
-    return AdaptedTask(learner, found.state, classes, found.card)
+    return AdaptedTask(learner, found.state, classes, found.card, learnt.reader)

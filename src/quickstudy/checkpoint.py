@@ -23,6 +23,7 @@ from quickstudy.core.catalogue import build, describe
 from quickstudy.core.errors import UserError
 from quickstudy.core.files import write_whole
 from quickstudy.core.learner import MetaLearner
+from quickstudy.core.reader import Reader
 from quickstudy.core.source import Source
 from quickstudy.core.task import State
 from quickstudy.version import VERSION
@@ -31,12 +32,20 @@ FORMAT = 1
 """Raised when a file written now could not be read by the code of before."""
 
 
+READER = "/reader/"
+"""Begins the names of a reader's tensors, as no parameter's name can."""
+
+
 @dataclass(frozen=True)
 class Checkpoint:
-    """A learner as it was saved, with its card (and in it the digest and the path of the file)."""
+    """A learner as it was saved, with its card (and in it the digest and the path of the file).
+
+    reader: reads the files of a new task, where the source of the training tasks had one of its own.
+    """
 
     learner: MetaLearner
     card: dict[str, Any]
+    reader: Reader | None = None
 
 
 @dataclass(frozen=True)
@@ -119,6 +128,9 @@ def learner_facts(learner: MetaLearner, source: Source | None = None) -> dict[st
         facts["tasks"] = describe(source, "tasks")
         shapes = {"x_shape": list(spec.x_shape), "description_shape": list(spec.description_shape)}
         facts["spec"] = {**spec.__dict__, **shapes}
+        reader = source.reader()
+        if reader is not None:
+            facts["reader"] = describe(reader, "reader")
     return facts
 
 
@@ -129,7 +141,10 @@ def save(
 
     Raises UserError if the file cannot be written; one that was there is then untouched.
     """
-    return write(path, "learner", dict(learner.state_dict()), {**learner_facts(learner, source), **facts})
+    reader = source.reader() if source is not None else None
+    fitted = (reader.fitted or {}) if reader is not None else {}
+    tensors = {**learner.state_dict(), **{f"{READER}{name}": t for name, t in fitted.items()}}
+    return write(path, "learner", tensors, {**learner_facts(learner, source), **facts})
 
 
 def restore(card: Mapping[str, Any], tensors: dict[str, Tensor], where: object) -> MetaLearner:
@@ -157,7 +172,20 @@ def restore(card: Mapping[str, Any], tensors: dict[str, Tensor], where: object) 
 def load(path: str | Path) -> Checkpoint:
     """A learner from its file, in eval mode on the CPU; see `read` for what is refused."""
     tensors, card, digest = read(path, "learner")
-    return Checkpoint(restore(card, tensors, path), {**card, "digest": digest, "path": str(path)})
+    fitted = {name.removeprefix(READER): tensors.pop(name) for name in list(tensors) if name.startswith(READER)}
+    learner = restore(card, tensors, path)
+    return Checkpoint(learner, {**card, "digest": digest, "path": str(path)}, _reader(card, fitted, path))
+
+
+def _reader(card: Mapping[str, Any], fitted: dict[str, Tensor], where: object) -> Reader | None:
+    if "reader" not in card:
+        return None
+    try:
+        reader = build(card["reader"], "reader")
+        reader.load_fitted(fitted)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+    return reader
 
 
 def save_adapted(path: str | Path, state: State, **facts: Any) -> dict[str, Any]:

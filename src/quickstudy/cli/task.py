@@ -6,7 +6,7 @@ import csv
 import io
 import shlex
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -16,12 +16,13 @@ from rich.text import Text
 from torch import Tensor
 
 from quickstudy import checkpoint
-from quickstudy.adaptation import AdaptedTask, adapt, load_task
+from quickstudy.adaptation import AdaptedTask, adapt, load_task, reader_for
 from quickstudy.cli.arguments import Command
 from quickstudy.core.errors import UserError, nearest
 from quickstudy.core.files import check_place, write_whole
+from quickstudy.core.reader import Rows
 from quickstudy.tables import terminal
-from quickstudy.tasks.arrays import read_labelled, read_values
+from quickstudy.tasks.files import Files
 from quickstudy.tasks.images import SUFFIXES
 
 LEFT = 40
@@ -32,14 +33,6 @@ NAMED = 10
 """Classes named after adapting."""
 SHOWN = 20
 """Rows shown on the terminal; the file holds all of them."""
-
-
-def _shape(card: dict, where: str, support: bool = False) -> tuple[int, ...]:
-    """The shape of a row that a learner takes; for `support`, of one to adapt to (for zero-shot, a description)."""
-    spec = card.get("spec") or {}
-    if "x_shape" not in spec:
-        raise UserError(f"{where} does not say what its inputs look like: save it together with its source.")
-    return tuple(spec["description_shape" if support and spec.get("kind") == "zero-shot" else "x_shape"])
 
 
 def _add_adapt(parser: ArgumentParser) -> None:
@@ -68,30 +61,25 @@ def run_adapt(options: Namespace) -> int:
         except UserError:
             raise UserError(f"{options.out} is no adapted task and would be lost: give another --out.") from None
     trained = checkpoint.load(options.checkpoint)
-    x_shape = _shape(trained.card, options.checkpoint, support=True)
-    if trained.learner.objective.kind == "regression":
-        x, values = read_values(options.support, x_shape)
-        if values is None:
-            raise UserError(f"{options.support} holds no y, which the learner adapts to: add an array named y.")
-        task = adapt(trained, x, values, options.support)
-    else:
-        arrays = options.support.endswith(".npz")
-        x, labels, _ = read_labelled(options.support, x_shape, options.invert)
-        if labels is None:
-            how = "add an array named y" if arrays else "put the examples of each class in a folder of its own"
-            raise UserError(f"{options.support} has no labels: {how}.")
-        if (trained.card.get("tasks") or {}).get("invert") and not (options.invert or arrays):
-            warnings.warn("the learner was trained on inverted images; add --invert if these are alike", stacklevel=2)
-        task = adapt(trained, x, labels, options.support)
-        task.card["invert"] = options.invert
+    reader = reader_for(trained.card, trained.reader, options.checkpoint, support=True, invert=options.invert)
+    rows = reader.read(options.support)
+    known = rows.values if trained.learner.objective.kind == "regression" else rows.labels
+    if known is None:
+        lacks = "y" if trained.learner.objective.kind == "regression" else "labels"
+        raise UserError(f"{options.support} has no {lacks} to adapt to: {reader.unlabelled(options.support)}.")
+    dark = isinstance(reader, Files) and (trained.card.get("tasks") or {}).get("invert")
+    if dark and not (options.invert or options.support.endswith(".npz")):
+        warnings.warn("the learner was trained on inverted images; add --invert if these are alike", stacklevel=2)
+    task = adapt(trained, rows.x, known, options.support)
+    task.card["invert"] = options.invert
     task.save(options.out)
     size = Path(options.out).stat().st_size
-    what = f"{len(x)} rows"
+    what = f"{len(rows.x)} rows"
     if task.classes:
         few = list(task.card["counts"].items())[:NAMED]
         counts = ", ".join(f"{name} ({n})" for name, n in few)
         counts += f" and {len(task.classes) - len(few)} more" if len(few) < len(task.classes) else ""
-        what = f"{len(x)} examples of {len(task.classes)} classes: {counts}"
+        what = f"{len(rows.x)} examples of {len(task.classes)} classes: {counts}"
     print(f"adapted to {what}\nsaved {options.out} ({size / 1000:.1f} kB)")
     print(f"next: quickstudy predict {shlex.quote(options.out)} FILES" + " --invert" * options.invert)
     return 0
@@ -112,8 +100,9 @@ def run_predict(options: Namespace) -> int:
     task = load_task(options.task, options.checkpoint)
     if task.card.get("invert") and not options.invert and not all(p.endswith(".npz") for p in options.inputs):
         warnings.warn(f"{options.task} was made with --invert; add it here if these images are alike", stacklevel=2)
-    x_shape = _shape(task.card["checkpoint"], options.task)
-    header, rows, said = _classes(task, options, x_shape) if task.classes else _values(task, options, x_shape)
+    reader = reader_for(task.card["checkpoint"], task.reader, options.task, invert=options.invert)
+    read = {path: reader.read(path) for path in options.inputs}
+    header, rows, said = _classes(task, read, options.task) if task.classes else _values(task, read)
     if options.out:
         text = io.StringIO()
         csv.writer(text).writerows([header, *rows])
@@ -132,49 +121,50 @@ def run_predict(options: Namespace) -> int:
     return 0
 
 
-def _classes(task: AdaptedTask, options: Namespace, x_shape: tuple[int, ...]) -> tuple[list[str], list[list], str]:
+def _classes(task: AdaptedTask, read: Mapping[str, Rows], where: str) -> tuple[list[str], list[list], str]:
     """The header, a row for every input, and how many were right if the inputs bear labels."""
-    parts: list[Tensor] = []
-    names: list[str] = []
     given: list[str | None] = []
-    for path in options.inputs:
-        x, labels, named = read_labelled(path, x_shape, options.invert)
-        for label in dict.fromkeys(labels or []):
+    for path, rows in read.items():
+        for label in dict.fromkeys(rows.labels or []):
             if label not in task.classes:
                 raise UserError(
-                    f"{path} holds the label {label!r}, which the support of {options.task} did not show: "
+                    f"{path} holds the label {label!r}, which the support of {where} did not show: "
                     f"{nearest(label, task.classes)}"
                 )
-        prefix = f"{path}/" if Path(path).is_dir() else f"{path}: " if Path(path).suffix.lower() not in SUFFIXES else ""
-        parts.append(x)
-        names += [f"{prefix}{name}" if prefix else path for name in named]
-        given += labels or [None] * len(x)
-    probabilities = task.probabilities(torch.cat(parts))
+        given += rows.labels or [None] * len(rows.x)
+    probabilities = task.probabilities(torch.cat([rows.x for rows in read.values()]))
     best = probabilities.argmax(-1).tolist()
-    rows = [
+    table = [
         [name, task.classes[k], *(f"{p:.4f}" for p in row)]
-        for name, k, row in zip(names, best, probabilities.tolist(), strict=True)
+        for name, k, row in zip(_names(read), best, probabilities.tolist(), strict=True)
     ]
     known = [(task.classes[k], label) for k, label in zip(best, given, strict=True) if label is not None]
     right = sum(a == b for a, b in known)
     said = f"{right} of the {len(known)} labelled rows are right ({100 * right / len(known):.1f} %)" if known else ""
-    return ["input", "label", *(f"p({name})" for name in task.classes)], rows, said
+    return ["input", "label", *(f"p({name})" for name in task.classes)], table, said
 
 
-def _values(task: AdaptedTask, options: Namespace, x_shape: tuple[int, ...]) -> tuple[list[str], list[list], str]:
-    parts = [read_values(path, x_shape) for path in options.inputs]
-    x = torch.cat([part[0] for part in parts])
-    mean, deviation = task.values(x)
-    counts = zip(options.inputs, (len(rows) for rows, _ in parts), strict=True)
-    names = [f"{path}: row {i}" for path, count in counts for i in range(count)]
+def _values(task: AdaptedTask, read: Mapping[str, Rows]) -> tuple[list[str], list[list], str]:
+    mean, deviation = task.values(torch.cat([rows.x for rows in read.values()]))
     header = ["input", *_columns("value", mean)] + (_columns("deviation", mean) if deviation is not None else [])
     both = mean if deviation is None else torch.cat([mean, deviation], -1)
-    rows = [[name, *(f"{v:.6g}" for v in row)] for name, row in zip(names, both.tolist(), strict=True)]
-    known = [(m, y) for m, (_, y) in zip(mean.split([len(p[0]) for p in parts]), parts, strict=True) if y is not None]
+    table = [[name, *(f"{v:.6g}" for v in row)] for name, row in zip(_names(read), both.tolist(), strict=True)]
+    parts = zip(mean.split([len(rows.x) for rows in read.values()]), read.values(), strict=True)
+    known = [(m - rows.values).square().flatten() for m, rows in parts if rows.values is not None]
     if not known:
-        return header, rows, ""
-    error = float(torch.cat([(m - y).square().flatten() for m, y in known]).mean())
-    return header, rows, f"mean squared error on the rows that bear values: {error:.4g}"
+        return header, table, ""
+    return header, table, f"mean squared error on the rows that bear values: {float(torch.cat(known).mean()):.4g}"
+
+
+def _names(read: Mapping[str, Rows]) -> list[str]:
+    """What to call every row: an image by its path, what lies in a folder or a file by both names."""
+    names = []
+    for path, rows in read.items():
+        if Path(path).suffix.lower() in SUFFIXES:
+            names.append(path)
+        else:
+            names += [f"{path}/{name}" if Path(path).is_dir() else f"{path}: {name}" for name in rows.names]
+    return names
 
 
 def _columns(name: str, values: Tensor) -> list[str]:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from quickstudy.core.errors import UserError
 from quickstudy.core.objective import Classification, Objective, Regression
+from quickstudy.core.reader import Reader
 from quickstudy.core.task import Examples, Task
 
 Split = Literal["train", "valid", "test"]
@@ -100,6 +101,10 @@ class Source(ABC):
                 raise UserError(f"{type(self).__name__} has no option {name!r}: see `quickstudy list tasks`.")
             setattr(other, name, value)
         return other
+
+    def reader(self) -> Reader | None:
+        """What reads the files of a new task as this source read those of training; None for images and arrays."""
+        return None
 
     def rng(self, *words: int | str) -> torch.Generator:
         """The generator of those words, on the device of the data."""

@@ -13,6 +13,9 @@ from quickstudy.tasks.glyphs import Glyphs
 from quickstudy.tasks.intents import Intents
 from quickstudy.tasks.omniglot import Omniglot
 from quickstudy.tasks.prior import Prior
+from quickstudy.tasks.reading import READERS
+
+__all__ = ["READERS", "TASKS"]
 
 TASKS: Catalogue[Source] = Catalogue(
     "tasks",

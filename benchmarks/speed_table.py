@@ -68,6 +68,25 @@ def compared(found: dict[str, Any], names: list[str]) -> list[str]:
     return [table(heads, rows), "", *notes(found["rows"])]
 
 
+CONVOLVED = "speed_compiled_convolutions"
+
+
+def convolved(found: dict[str, Any] | None) -> str:
+    """What compiling gave for per-task convolutions, before it was left out there; nothing without that run."""
+    if not found:
+        return ""
+    first = [
+        "### Convolutions",
+        "",
+        "On a processor `--compile` leaves networks of convolutions as they are and says so, for this is what "
+        f"compiling them gave (`python benchmarks/speed.py --rows {' '.join(found['rows'])} --compiled --no-memory "
+        f"--name {CONVOLVED}`, on {found['hardware']}, before that rule was there; other work disturbed the run, and "
+        "every implementation in turn). With the rule, the ratio of a compiled step is that of the first table.",
+        "",
+    ]
+    return "\n".join([*first, *compared(found, timed(found))])
+
+
 def compiled(found: dict[str, Any] | None) -> str:
     """The section on compiled outer steps, from a run of its own; nothing without one."""
     if not found:

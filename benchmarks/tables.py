@@ -216,11 +216,11 @@ def pages() -> dict[Path, str]:
     speed = read("speed")
     if speed:
         from cost_tables import GPU, growth, precision  # not above: they take their tables from here
-        from speed_table import compiled, page, plain
+        from speed_table import CONVOLVED, compiled, convolved, page, plain
 
         parts = [
             page(speed), plain(read("speed_plain")), compiled(read("speed_compiled")),
-            growth(read("growth")), precision(read("precision")), GPU,
+            convolved(read(CONVOLVED)), growth(read("growth")), precision(read("precision")), GPU,
         ]  # fmt: skip
         said[ROOT / "docs" / "speed.md"] = "\n\n".join(p.rstrip("\n") for p in parts if p) + "\n"
     return said

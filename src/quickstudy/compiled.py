@@ -2,6 +2,7 @@
 
 The step is traced with its inner `autograd.grad` calls flattened into one graph, and that graph is compiled.
 Off unless asked for: the first step of every shape of tasks waits for it (20 seconds to two minutes).
+Networks of 2-d convolutions are left as they are on a processor, where it was measured not to pay (docs/speed.md).
 """
 
 from __future__ import annotations
@@ -60,6 +61,9 @@ class Compiled:
         leaves, shape = tree_flatten(tasks)
         key = (shape, tuple((leaf.shape, leaf.dtype) for leaf in leaves), self.learner.training)
         if key not in self.programs:
+            if self._convolves():
+                self._refuse("on a processor its convolutions are as fast or faster without")
+                return None
             if len(self.programs) == SHAPES:
                 self._refuse(f"tasks come in more than {SHAPES} shapes")
                 return None
@@ -105,6 +109,10 @@ class Compiled:
             with torch.no_grad():
                 program(weights, leaves)
         return program
+
+    def _convolves(self) -> bool:
+        weights = [p for p in self.learner.parameters() if p.dim() == 4]
+        return bool(weights) and weights[0].device.type == "cpu"
 
     def _refuse(self, why: str) -> None:
         self.refused = why

@@ -135,8 +135,9 @@ def test_compiled_training_gives_the_weights_of_training_as_it_is(
 
 
 @pytest.mark.slow
-def test_a_compiled_part_gives_the_gradient_and_the_running_statistics() -> None:
+def test_a_compiled_part_gives_the_gradient_and_the_running_statistics(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not the weights after some steps: Adam would blow the rounding of gradients that are truly 0 up."""
+    monkeypatch.setattr(Compiled, "_convolves", lambda _: False)  # as on a GPU
     spec = qs.Spec("classification", (1, 16, 16), way=2)
     learner = qs.make("protonet", spec, "conv4", {"norm": "running", "channels": 8}).double().train()
     compiled = Compiled(learner, nullcontext)
@@ -159,6 +160,14 @@ def test_a_compiled_part_gives_the_gradient_and_the_running_statistics() -> None
             assert layer is same
             torch.testing.assert_close(a, torch.stack(b).mean(0), rtol=1e-10, atol=1e-12)
     assert len(compiled.programs) == 1
+
+
+def test_convolutions_on_a_processor_are_left_as_they_are() -> None:
+    learner = qs.make("protonet", qs.Spec("classification", (1, 16, 16), way=2), "conv4", {"channels": 8}).train()
+    rows = qs.examples(torch.rand(1, 2, 1, 16, 16), torch.tensor([[0, 1]]))
+    compiled = Compiled(learner, nullcontext)
+    with pytest.warns(UserWarning, match="as fast or faster without"):
+        assert compiled.of(Task(rows, rows)) is None
 
 
 def test_what_cannot_be_compiled_runs_as_it_is_after_one_warning(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from quickstudy.core.source import Source, Spec, generator
 from quickstudy.core.task import Examples, State, Task, examples, select
 from quickstudy.evaluate import compare, evaluate
 from quickstudy.learners import make
+from quickstudy.pretrained import pretrained
 from quickstudy.train import train
 from quickstudy.version import VERSION as __version__
 
@@ -39,6 +40,7 @@ __all__ = [
     "load_task",
     "make",
     "nets",
+    "pretrained",
     "save",
     "select",
     "tasks",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,10 +16,12 @@ from quickstudy import checkpoint as files
 from quickstudy.checkpoint import Checkpoint
 from quickstudy.core.errors import UserError
 from quickstudy.core.learner import MetaLearner
-from quickstudy.core.objective import Classification, GaussianRegression
+from quickstudy.core.objective import Classification, GaussianRegression, Regression
 from quickstudy.core.reader import Reader
+from quickstudy.core.source import check_finite
 from quickstudy.core.task import State, examples
 from quickstudy.evaluate import dtype_of, evaluating
+from quickstudy.left_out import spread
 from quickstudy.tasks.files import Files
 
 ROWS = 512
@@ -41,7 +44,11 @@ class AdaptedTask:
     reader: Reader | None = None
 
     def predict(self, x: Tensor) -> Tensor:
-        """The learner's raw predictions (n, size) for rows x (n, *x_shape)."""
+        """The learner's raw predictions (n, size) for rows x (n, *x_shape).
+
+        Raises UserError for rows of another shape, or not finite.
+        """
+        _check_rows(self.learner, self.card.get("checkpoint") or {}, x, "the input", asked=True)
         x = x.to(dtype_of(self.learner) or x.dtype)
         parts = [x] if self.learner.transductive else x.split(ROWS)
         with evaluating(self.learner, seed=0):
@@ -95,6 +102,7 @@ def adapt(trained: Checkpoint, x: Tensor, y: Sequence[str] | Tensor, where: str 
     (['cat', 'dog'], torch.Size([4, 2]))
     """
     learner = trained.learner
+    _check_rows(learner, trained.card, x, where)
     x = x.to(dtype_of(learner) or x.dtype)
     if len(x) != len(y) or not len(x):
         raise UserError(f"{where} has {len(x)} rows and {len(y)} labels: give a label for each of at least one row.")
@@ -111,13 +119,36 @@ def adapt(trained: Checkpoint, x: Tensor, y: Sequence[str] | Tensor, where: str 
         size = learner.objective.y_size  # type: ignore[attr-defined]
         if not isinstance(y, Tensor) or y.shape != (len(x), size):
             raise UserError(f"{where}: the learner predicts {size} number(s) a row: give y with that many columns.")
+        check_finite(y, f"{where}, y")
         target = y.to(x)
     with evaluating(learner, seed=0):
-        state = learner.adapt(examples(x.unsqueeze(0), target.unsqueeze(0)))
+        support = examples(x.unsqueeze(0), target.unsqueeze(0))
+        state = learner.adapt(support)
+        # how sure to be of values that come without a deviation: asked now, for the support is not kept
+        plain = isinstance(learner.objective, Regression)
+        off = float(spread(learner, support)) if plain else math.nan
     counts = {name: list(y).count(name) for name in classes}
     origin = {k: trained.card.get(k) for k in ("digest", "path", "learner", "spec")}
-    card = {"checkpoint": origin, "classes": classes, "counts": counts, "rows": len(x)}
+    card: dict[str, Any] = {"checkpoint": origin, "classes": classes, "counts": counts, "rows": len(x)}
+    if plain:
+        card["spread"] = off if math.isfinite(off) else None
     return AdaptedTask(learner, state, classes, card, trained.reader)
+
+
+def _check_rows(learner: MetaLearner, card: Mapping[str, Any], x: Tensor, where: str, asked: bool = False) -> None:
+    """Raise UserError for rows that are not of the shape that the learner was trained on, or not finite.
+
+    asked: the rows to predict, which for zero-shot learners are no descriptions.
+    """
+    spec = card.get("spec") or {}
+    shape = spec.get("x_shape") or getattr(getattr(learner, "net", learner), "x_shape", None)
+    if not asked and "zero-shot" in learner.kinds:
+        shape = spec.get("description_shape") or getattr(learner, "description_shape", shape)
+    if shape is not None and tuple(x.shape[1:]) != tuple(shape):
+        raise UserError(
+            f"{where} has rows of shape {tuple(x.shape[1:])} and the learner takes {tuple(shape)}: give such rows."
+        )
+    check_finite(x, where)
 
 
 def reader_for(

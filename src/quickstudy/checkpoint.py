@@ -81,7 +81,29 @@ def read(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]
     Raises UserError for a file that is missing, truncated, foreign, newer, tampered with, or of
     another kind.
     """
-    path = Path(path)
+    metadata, tensors = _read(Path(path))
+    card = _card(path, metadata)
+    if _digest(tensors, metadata["quickstudy"]) != metadata["digest"]:
+        raise UserError(f"{path} was changed after it was written (its digest differs): use the original file.")
+    if card["kind"] != kind:
+        made = {"adapted": "adapt", "learner": "train"}.get(kind, "train")
+        file = {"learner": "the best.safetensors", "training": "the last.safetensors"}.get(kind, "a file")
+        raise UserError(
+            f"{path} holds {card['kind']!r} and {kind!r} is needed here: give {file} that `quickstudy {made}` wrote."
+        )
+    return tensors, card, metadata["digest"]
+
+
+def glance(path: str | Path) -> dict[str, Any]:
+    """The card of a file, from its header alone: whether it was changed is only seen when the file is read.
+
+    Raises UserError for a file that is missing, truncated, foreign or newer.
+    """
+    return _card(path, _read(Path(path), header=True)[0])
+
+
+def _read(path: Path, header: bool = False) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """What the header of a safetensors file says, and its tensors unless the header is enough."""
     if path.is_dir():
         inside = next((n for n in ("best.safetensors", "last.safetensors") if (path / n).is_file()), "")
         hint = f"give {path / inside}" if inside else "give a file that quickstudy wrote"
@@ -91,15 +113,18 @@ def read(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]
     try:
         with safe_open(path, "pt") as f:  # type: ignore[no-untyped-call]
             metadata = f.metadata() or {}
-            tensors = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118 (not a dict)
+            return metadata, {} if header else {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError, ValueError) as error:
         raise UserError(
             f"{path} is no readable checkpoint ({error}): it is cut short or of another format; "
             "copy it again or train a new one."
         ) from None
+
+
+def _card(path: str | Path, metadata: Mapping[str, str]) -> dict[str, Any]:
     try:
         card = json.loads(metadata["quickstudy"])
-        version, found, saved = int(card["format"]), str(card["kind"]), metadata["digest"]
+        version, card["kind"], _ = int(card["format"]), str(card["kind"]), metadata["digest"]
     except (KeyError, ValueError, TypeError, OverflowError, RecursionError):
         raise UserError(
             f"{path} is a safetensors file, but not one of quickstudy's: give a file that `quickstudy` wrote."
@@ -109,15 +134,7 @@ def read(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]
             f"{path} was written by a newer quickstudy ({card.get('quickstudy')}, format {version}): "
             "upgrade with `pip install -U quickstudy`."
         )
-    if _digest(tensors, metadata["quickstudy"]) != saved:
-        raise UserError(f"{path} was changed after it was written (its digest differs): use the original file.")
-    if found != kind:
-        made = {"adapted": "adapt", "learner": "train"}.get(kind, "train")
-        file = {"learner": "the best.safetensors", "training": "the last.safetensors"}.get(kind, "a file")
-        raise UserError(
-            f"{path} holds {found!r} and {kind!r} is needed here: give {file} that `quickstudy {made}` wrote."
-        )
-    return tensors, card, saved
+    return card
 
 
 def learner_facts(learner: MetaLearner, source: Source | None = None) -> dict[str, Any]:

@@ -224,9 +224,10 @@ def evaluating(learner: nn.Module, seed: int) -> Iterator[None]:
 
 
 def name_of(thing: object, slot: str) -> str:
-    """The catalogue's short name of a learner or source, or the class name if it has none."""
+    """The catalogue's short name of a learner (the inner one of a wrapper) or source, or the class name without one."""
     try:
-        return catalogue(slot).key(type(thing))
+        key = catalogue(slot).key(type(thing))
+        return name_of(getattr(thing, slot), slot) if key in catalogue(slot).wrappers else key
     except (KeyError, UserError):
         return type(thing).__name__
 

@@ -58,6 +58,12 @@ def check_learner(learner: MetaLearner, source: Source, valid_source: Source | N
             f"the learner was built for {objective.way} classes and the training tasks have "
             f"{way}: build it for {way}; it may be used with fewer."
         )
+    columns, classes = getattr(getattr(learner, "head", None), "out_features", None), source.spec.train_classes
+    if learner.pooled and isinstance(objective, Classification) and columns is not None and columns < classes:
+        raise UserError(
+            f"the learner tells {columns} training classes apart and the train split holds {classes}: build it with "
+            f"classes={classes}, as `make` does."
+        )
     draw_tasks(learner, source, 1, 1, source.rng(seed, "train", "check"))
     if valid_source is not None:
         ready(learner, valid_source)

@@ -24,8 +24,14 @@ from quickstudy.tasks import (
     Intents,
     Mixture,
     Omniglot,
+    Pictures,
     Prior,
+    Series,
     Sinusoid,
+    Table,
+    TablePrior,
+    Tables,
+    Texts,
 )
 from quickstudy.testing import SourceCheck, check_source, source_checks
 
@@ -43,6 +49,11 @@ ROWS: dict[str, Callable[[Path], Source]] = {
     ),
     "folder": lambda data: Folder(str(data / "folder"), **EPISODE, **THIRDS, size=8),
     "folder-ready-splits": lambda data: Folder(str(data / "splits"), **EPISODE, size=8, grey=False),
+    "pictures": lambda data: Pictures(str(data / "album.csv"), **EPISODE, **THIRDS, size=8, domain_column=""),
+    "pictures-within-domain": lambda data: Pictures(
+        str(data / "album.csv"), way=2, shot=2, query=3, **THIRDS, size=8
+    ),
+    "pictures-folder": lambda data: Pictures(str(data / "splits"), **EPISODE, size=8, grey=True, invert=True),
     "arrays": lambda data: Arrays(str(data / "rows.npz"), **EPISODE, **THIRDS),
     "arrays-variable": lambda data: Arrays(
         str(data / "rows.npz"), way="2-4", shot="1-3", query="2-4", **THIRDS
@@ -51,10 +62,33 @@ ROWS: dict[str, Callable[[Path], Source]] = {
     "arrays-meta-dataset": lambda data: Arrays(str(data / "rows.npz"), **META_DATASET, **THIRDS),
     "arrays-in-memory": lambda data: Arrays.of(*rows(), **EPISODE, **THIRDS),
     "arrays-on-disk": lambda data: Arrays(str(data / "mapped"), **EPISODE, **THIRDS),
+    "text": lambda data: Texts(str(data / "intents.tsv"), **EPISODE, **THIRDS, size=8),
+    "text-within-domain": lambda data: Texts(
+        str(data / "intents.tsv"), **EPISODE, **THIRDS, size=8, domain_column="domain", duplicates="drop"
+    ),
+    "text-in-memory": lambda data: Texts.of(said(), **EPISODE, **THIRDS, size=8),
     "intents": lambda data: Intents(str(data / "intents.tsv"), **EPISODE, **THIRDS, fold=0, size=8),
     "intents-zero-shot": lambda data: Intents(
         str(data / "intents.tsv"), way=3, query=3, **THIRDS, fold=0, size=8, zero_shot=True
     ),
+    "table": lambda data: table(data, "score", ignore="ill", categorical="arm"),
+    "table-in-time": lambda data: table(data, "score", ignore="ill", time_column="day"),
+    "table-classes": lambda data: table(data, "ill", ignore="score"),
+    "table-per-class": lambda data: table(data, "ill", 2, 2, ignore="score", scheme="per_class"),
+    "table-classes-in-time": lambda data: table(data, "ill", shot="4-6", ignore="score", time_column="day"),
+    "table-named": lambda data: table(data, "score", shot="2-5", valid_tasks="p1,p2", test_tasks="p3", scale_rows=0.0),
+    "tables": lambda data: Tables(str(data / "tables"), "kind", 6, "2-4", ignore="size", **THIRDS),
+    "tables-per-class": lambda data: Tables(
+        str(data / "tables"), "kind", 2, 2, scheme="per_class", ignore="size", width=9, **THIRDS
+    ),
+    "tables-regression": lambda data: Tables(
+        str(data / "tables"), "size", 6, 4, kind="regression", ignore="kind", **THIRDS
+    ),
+    "series": lambda data: series(data),
+    "series-past": lambda data: series(data, past=6.0, covariates="arm,dose"),
+    "series-between": lambda data: series(data, shot="2-4", kind="interpolate"),
+    "series-in-time": lambda data: series(data, 2, 1, hold_out="time"),
+    "series-past-in-time": lambda data: series(data, hold_out="time", past=4.0, query="1-2"),
     "described": lambda data: Described(str(data / "described.npz"), way=3, query=3, **THIRDS),
     "described-on-disk": lambda data: Described(str(data / "mapped"), way=3, query=3, **THIRDS),
     "described-variable": lambda data: Described(str(data / "described.npz"), "2-4", "2-4", **THIRDS),
@@ -71,6 +105,8 @@ ROWS: dict[str, Callable[[Path], Source]] = {
     "prior": lambda data: Prior(),
     "prior-gp": lambda data: Prior("gp", shot=5, features=2),
     "prior-classes": lambda data: Prior.of(sides, way=3, shot="3-9", query=6),
+    "table_prior": lambda data: TablePrior(features="8-14"),
+    "table_prior-classes": lambda data: TablePrior(way=3, shot="3-8", query=5, features=12, cells=0),
     "completion": lambda data: Completion(drawings=6),
     "completion-small": lambda data: Completion(20, 29, size=7, drawings=6),
 }
@@ -81,6 +117,46 @@ def rows() -> tuple[np.ndarray, list[str]]:
     rng = np.random.default_rng(0)
     names = [f"class {i // PER_CLASS:02}" for i in range(CLASSES * PER_CLASS)]
     return rng.standard_normal((len(names), 5), dtype=np.float32), names
+
+
+def said() -> dict[str, list]:
+    """A sentence for each row, its class, and the number of that."""
+    y = rows()[1]
+    texts = [f"{'please ' * (i % 3)}say {name.replace('class', 'word')} {i}" for i, name in enumerate(y)]
+    return {"text": texts, "label": y, "place": [i // PER_CLASS for i in range(len(y))]}
+
+
+def table(data: Path, target: str, shot: int | str = 4, query: int = 3, **options) -> Table:
+    """Tasks from the rows of patients."""
+    return Table(str(data / "patients.csv"), "patient", target, shot, query, **{**THIRDS, **options})
+
+
+def series(data: Path, shot: int | str = 4, query: int | str = 3, **options) -> Series:
+    """Tasks from the days of patients."""
+    episode = {"shot": shot, "query": query, **THIRDS, **options}
+    return Series(str(data / "patients.csv"), "patient", "day", "score", **episode)
+
+
+def write_tables(folder: Path) -> None:
+    """Patients with a column of every kind, and tables with columns of their own."""
+    rng = np.random.default_rng(2)
+    lines = ["patient,day,arm,dose,age,ill,score"]
+    for p in range(CLASSES):
+        for day in np.cumsum(rng.integers(1, 4, 22)).tolist():
+            arm, dose = "abc"[int(rng.integers(3))], "" if rng.random() < 0.2 else f"{rng.normal():.3f}"
+            lines.append(f"p{p},{day},{arm},{dose},{20 + 3 * p},{'yes' if rng.random() < 0.5 else 'no'},{rng.normal()}")
+    (folder / "patients.csv").write_text("\n".join(lines) + "\n")
+    (folder / "tables").mkdir()
+    for i in range(9):
+        names = [f"column{j}" for j in range(2 + i % 4)]
+        rows = [",".join([*names, "kind", "size"])]
+        for _ in range(30):
+            cells = ["?" if rng.random() < 0.1 else f"{rng.normal():.4f}" for _ in names]
+            rows.append(",".join([*cells, f"class{int(rng.integers(2 + i % 2))}", f"{100 * i + rng.normal():.4f}"]))
+        if i % 3:  # what else may be in a folder: other columns first, and other endings
+            (folder / "tables" / f"table{i}.csv").write_text("\n".join(rows) + "\n")
+        else:
+            (folder / "tables" / f"table{i}.tsv").write_text("\n".join(rows).replace(",", "\t") + "\n")
 
 
 def descriptions() -> np.ndarray:
@@ -107,8 +183,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     np.save(folder / "mapped" / "y.npy", np.array(y))
     np.save(folder / "mapped" / "descriptions.npy", descriptions())
     np.savez(folder / "described.npz", x=x, y=np.array(y), attributes=descriptions(), classes=np.unique(y)[::-1])
-    words = [f"{'please ' * (i % 3)}say {name.replace('class', 'word')} {i}\t{name}" for i, name in enumerate(y)]
-    (folder / "intents.tsv").write_text("\n".join(["text\tlabel", *words]) + "\n")
+    write_tables(folder)
+    words = [f"{text}\t{name}\tdomain {place % 2}" for text, name, place in zip(*said().values(), strict=True)]
+    (folder / "intents.tsv").write_text("\n".join(["text\tlabel\tdomain", *words]) + "\n")
     characters = [f"Alphabet{i // 5}/character{i % 5 + 1:02}" for i in range(CLASSES * 2)]
     np.savez(
         folder / "characters.npz",
@@ -123,6 +200,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             for j in range(6):
                 pixels = rng.integers(0, 256, (9, 9, 3), dtype=np.uint8)
                 Image.fromarray(pixels).save(place / f"class{i:02}" / f"{j}.png")
+    album = [f"folder/class{i:02}/{j}.png,class{i:02},domain {i % 2}" for i in range(CLASSES) for j in range(6)]
+    (folder / "album.csv").write_text("\n".join(["path,label,domain", *album]) + "\n")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("QUICKSTUDY_CACHE", str(folder / "cache"))
         yield folder

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.linear_model import LogisticRegression, Ridge, RidgeCV
 from sklearn.neighbors import NearestCentroid
 from torch import Tensor
 
+from quickstudy import learners
 from quickstudy.core import Classification, GaussianRegression, Regression
 from quickstudy.core.learner import MetaLearner
 from quickstudy.core.task import Examples, Task
@@ -115,6 +116,33 @@ def test_linear_probe_regression_is_ridge_on_features() -> None:
         close(found[t, :, 0], torch.from_numpy(model.predict(asked[t])).flatten())
 
 
+def test_ridge_is_that_of_scikit_learn_with_its_choice_of_penalty() -> None:
+    tasks = synthetic_tasks(Regression(2), SIZE, 12, shot=4)
+    found = predictions(learners.Ridge(Regression(2)), tasks)
+    chosen = set()
+    for t in range(tasks.support.tasks):
+        model = RidgeCV(alphas=learners.Ridge(Regression(2)).penalties).fit(tasks.support.x[t], tasks.support.y[t])
+        close(found[t], torch.from_numpy(model.predict(tasks.query.x[t])))
+        chosen.add(float(model.alpha_))
+    assert len(chosen) > 1
+
+
+def test_ridge_leaves_out_one_row_of_its_own_weight() -> None:
+    tasks, penalties = weighted(waves()), (0.1, 3.0)
+    found = predictions(learners.Ridge(Regression(), penalties), tasks)
+    for t in range(tasks.support.tasks):
+        kept = (tasks.support.weight[t] > 0).nonzero().flatten()
+        x, y, weight = (part[t][kept].numpy() for part in tasks.support)
+        errors = []
+        for penalty in penalties:
+            others = [np.arange(len(y)) != i for i in range(len(y))]
+            fits = [Ridge(alpha=penalty).fit(x[o], y[o], sample_weight=weight[o]) for o in others]
+            gaps = [float(fit.predict(x[i : i + 1]).item() - y[i].item()) for i, fit in enumerate(fits)]
+            errors.append(float(weight @ np.square(gaps)))
+        model = Ridge(alpha=penalties[int(np.argmin(errors))]).fit(x, y, sample_weight=weight)
+        close(found[t].flatten(), torch.from_numpy(model.predict(tasks.query.x[t])).flatten())
+
+
 def test_linear_probe_trains_to_tell_all_classes_apart() -> None:
     learner = LinearProbe(mlp(), CLASSES, classes=9).double()
     x, y = classes().query.x, torch.tensor([[0, 8, 3, 4, 7, 1]]).expand(3, -1)
@@ -128,5 +156,6 @@ def test_every_baseline_without_parameters_says_so() -> None:
         "chance",
         "centroid",
         "logistic",
+        "ridge",
         "scratch",
     }

@@ -1,20 +1,18 @@
-"""Intents: tables of text as vectors, the published splits, and descriptions that are encoded as sentences are."""
+"""Intents: the published splits, and descriptions that are encoded as sentences are."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 from quickstudy.core.errors import UserError
 from quickstudy.core.source import SPLITS
 from quickstudy.tasks import Intents
-from quickstudy.tasks.download import cache_folder
-from quickstudy.tasks.intents import published_split, read_table
-from quickstudy.tasks.text import encode, in_words
+from quickstudy.tasks.intents import in_words, published_split, read_table
+from quickstudy.tasks.text import Hashed
 
 LABELS = ("card_declined", "play_music", "weather", "alarm_set", "translate", "order_pizza")
 THIRDS = {"fold": 0, "valid_fraction": 1 / 3, "test_fraction": 1 / 3}
@@ -30,12 +28,16 @@ def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
+def encode(texts: list[str], known: list[str], size: int) -> torch.Tensor:
+    return Hashed.fit(known, size).encode(texts)
+
+
 def test_vectors_have_one_length_and_near_texts_are_near(table: Path) -> None:
-    texts = [row["text"] for row in read_table(str(table))]
+    texts, labels = read_table(str(table))
     x = encode(texts, texts, size=16)
-    assert x.shape == (61, 16) and x.dtype == np.float32
-    np.testing.assert_allclose(np.linalg.norm(x, axis=1), 4, rtol=1e-5)
-    alike, other = x[1] @ x[2], x[1] @ x[12]
+    assert x.shape == (60, 16) and x.dtype == torch.float32 and labels[0] == "card_declined"
+    torch.testing.assert_close(x.norm(dim=1), torch.full((60,), 4.0))
+    alike, other = x[0] @ x[1], x[0] @ x[11]
     assert alike > 12 > 8 > other  # of at most 16: two of card_declined, one of play_music
 
 
@@ -53,29 +55,15 @@ def test_what_test_intents_say_decides_nothing_of_how_texts_are_encoded(table: P
     assert not torch.equal(before.query.x, after.query.x)  # type: ignore[arg-type]
 
 
-def test_vectors_are_kept_and_damaged_ones_are_made_again(table: Path) -> None:
-    texts = [row["text"] for row in read_table(str(table))]
-    first = encode(texts, texts, size=8)
-    (kept,) = (cache_folder() / "text").glob("*.npz")
-    stamp = kept.stat().st_mtime_ns
-    assert np.array_equal(encode(texts, texts, size=8), first) and kept.stat().st_mtime_ns == stamp
-    np.savez(kept, vectors=first + 1, checksum=np.load(kept)["checksum"])
-    assert np.array_equal(encode(texts, texts, size=8), first)
-    kept.write_bytes(kept.read_bytes()[:200])
-    assert np.array_equal(encode(texts, texts, size=8), first)
-    encode(texts[1:], texts, size=8), encode(texts, texts[1:], size=8), encode(texts, texts, size=9)
-    assert len(list((cache_folder() / "text").glob("*.npz"))) == 4
-
-
 def test_an_intent_is_described_by_its_name_or_by_a_sentence(table: Path) -> None:
     options = {"way": 2, "query": 2, "size": 8, "zero_shot": True, **THIRDS}
     source = Intents(str(table), **options)
-    texts = [row["text"] for row in read_table(str(table)) if row["label"] != "oos"]
-    known = [row["text"] for row in read_table(str(table)) if row["label"] in source.names("train")]
+    texts, labels = read_table(str(table))
+    known = [text for text, label in zip(texts, labels, strict=True) if label in source.names("train")]
     for split in SPLITS:
         wanted = encode([*texts, *map(in_words, sorted(LABELS))], known, size=8)
-        rows = [sorted(LABELS).index(name) for name in source.names(split)]
-        assert torch.equal(source.descriptions(split), torch.from_numpy(wanted[len(texts) :][rows]))
+        rows = [sorted(map(str, LABELS)).index(name) for name in source.names(split)]
+        assert torch.equal(source.descriptions(split), wanted[len(texts) :][rows])
     assert source.spec.kind == "zero-shot" and source.spec.description_shape == (8,)
     said = table.parent / "said.tsv"
     said.write_text("label\ttext\n" + "\n".join(f"{name}\tsomeone wants {name}" for name in LABELS))
@@ -99,7 +87,7 @@ def test_published_splits_match_by_letters(table: Path) -> None:
 def test_the_tables_of_the_literature(test_data: Path) -> None:
     folder = test_data / "intents"
     for name, count, sizes in (("clinc150", 150, (50, 50, 50)), ("hwu64", 64, (16, 23, 25))):
-        labels = sorted({row["label"] for row in read_table(str(folder / f"{name}.tsv"))} - {"oos"})
+        labels = sorted(set(read_table(str(folder / f"{name}.tsv"))[1]))
         assert len(labels) == count
         splits = published_split(folder / "class_splits.json", 1, labels)
         assert tuple(len(splits[s]) for s in SPLITS) == sizes
@@ -113,14 +101,14 @@ def test_what_does_not_fit_is_said_in_a_sentence(table: Path) -> None:
         assert "\n" not in str(told.value) and str(told.value).endswith((".", "?"))
 
     refused("^intents needs a path", "")
-    refused("cannot read the table .*: No such file", str(table.parent / "none.tsv"))
+    refused("cannot read .*: No such file", str(table.parent / "none.tsv"))
     refused("is a folder: give one of intents.tsv in it", str(table.parent))
     refused("there is no .*class_splits.json: give --tasks.fold 0", fold=1)
     refused("encoder is '.*': give hashed, or the folder", encoder=str(table.parent))
     said = str(_write(table, "label\ttext\nx\ty\n"))
     refused("says nothing of the intent 'alarm_set'", zero_shot=True, sentences=said)
-    refused("line 3, has no text or no label", str(_write(table, "text\tlabel\na\tb\nc\n")))
-    refused("line 2, has no text or no label", str(_write(table, "words\tkind\na\tb\n")))
+    refused("line 3, has 1 columns and the first line names 2", str(_write(table, "text\tlabel\na\tb\nc\n")))
+    refused("no column 'label'", str(_write(table, "words\tkind\na\tb\n")))
     refused("holds no rows", str(_write(table, "text\tlabel\n")))
     (table.parent / "class_splits.json").write_text("[1]")
     refused("holds no class splits", fold=1)

@@ -6,9 +6,8 @@ import pytest
 import torch
 
 import quickstudy as qs
-from quickstudy.core.task import join_rows
-from quickstudy.inner.sequence import presentation, shuffled
 from quickstudy.learners import MANN
+from quickstudy.presentations import by_presentation
 from quickstudy.tasks import Arrays
 
 WAY, SHOWN, STEPS = 2, 8, 600
@@ -23,15 +22,10 @@ def blobs(classes: int = 400, rows: int = 20, size: int = 4) -> Arrays:
     return Arrays.of(x, y.tolist(), way=WAY, shot=1, query=SHOWN - 1, valid_fraction=0.1, test_fraction=0.2)
 
 
-def by_presentation(learner: MANN, tasks: qs.Task) -> list[float]:
-    """Accuracy at the first, second, ... presentation of a class, over sequences in random order."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(1)
-        rows = shuffled(join_rows(*tasks))
-    with torch.no_grad():
-        right = learner.eval().sequence_predictions(*rows).argmax(-1) == rows.y
-    number = presentation(learner.objective, rows)
-    return [float(right[number == k].double().mean()) for k in range(1, SHOWN + 1)]
+def accuracies(learner: MANN, source: Arrays) -> list[float]:
+    """At the first, second, ... presentation of a class, over 400 sequences."""
+    found = by_presentation(learner, source, tasks=400)
+    return [found.mean(k) for k in range(1, SHOWN + 1)]
 
 
 @pytest.mark.slow
@@ -41,10 +35,9 @@ def test_mann_knows_a_class_from_its_second_presentation_on() -> None:
         torch.manual_seed(0)
         net = qs.nets.MLP((4,), width=32, depth=1)
         learner = MANN(net, qs.Classification(WAY), hidden=64, slots=16, width=16, heads=2, in_sequence=True)
-    tasks = source.sample("test", 400, source.rng("held out"))
-    before = by_presentation(learner, tasks)
+    before = accuracies(learner, source)
     run = qs.train(learner, source, STEPS, meta_batch=32, lr=5e-3, valid_every=0, progress=False)
-    after = by_presentation(learner, tasks)
+    after = accuracies(learner, source)
     for name, found in {"untrained": before, "trained": after}.items():
         print(name, " ".join(f"{accuracy:.3f}" for accuracy in found))
     print(f"trained in {run.seconds:.0f} s")

@@ -21,6 +21,7 @@ from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 from quickstudy.core.catalogue import arguments, catalogue
 from quickstudy.core.errors import UserError, nearest
 from quickstudy.nets import DEFAULTS
+from quickstudy.tasks.guess import guess
 
 DECIDED: dict[str, set[str]] = {
     "tasks": set(),
@@ -136,7 +137,7 @@ def _add_any_net(parser: ArgumentParser) -> None:
         cls = catalogue("net")[name]
         hints = get_type_hints(cls.__init__)
         for option, parameter in arguments(cls).items():
-            if option not in DECIDED["net"]:
+            if option not in DECIDED["net"] and f"--net.{option}" not in parser._option_string_actions:
                 about = f"of {name}, default {parameter.default}"
                 parser.add_argument(f"--net.{option}", type=hints[option] | None, default=None, help=about)
 
@@ -195,7 +196,7 @@ def _names(words: Sequence[str], command: Command) -> dict[str, str]:
 
 
 def _shortened(words: Sequence[str], command: Command) -> list[str]:
-    """`--learner maml` and `--learner.name maml` as `--learner.name=maml`."""
+    """`--learner maml` and `--learner.name maml` as `--learner.name=maml`; `--tasks PATH` as its source and path."""
     out: list[str] = []
     rest = iter(words)
     for word in rest:
@@ -206,9 +207,16 @@ def _shortened(words: Sequence[str], command: Command) -> list[str]:
                 value = next(rest, "")
             if not value or value.startswith("--"):
                 raise UserError(f"--{slot} needs a name: choose one of {', '.join(catalogue(slot))}.")
+            if slot == "tasks" and value not in catalogue(slot) and value != command.named[slot] and _is_path(value):
+                out += [f"--tasks.{option}={given}" for option, given in guess(value).items()]
+                continue
             word = f"--{slot}.name={value}"
         out.append(word)
     return out
+
+
+def _is_path(value: str) -> bool:
+    return "/" in value or Path(value).suffix != "" or Path(value).exists()
 
 
 def _over(words: list[str], more: list[str], command: Command) -> list[str]:

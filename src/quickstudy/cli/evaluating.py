@@ -22,7 +22,7 @@ from quickstudy.core.files import check_place, write_whole
 from quickstudy.core.learner import MetaLearner, Stepwise
 from quickstudy.core.source import Source, Split
 from quickstudy.curves import Curve, adaptation_curve, shot_curve
-from quickstudy.evaluate import evaluate, evaluating, ready
+from quickstudy.evaluate import evaluate, evaluating, name_of, ready
 from quickstudy.fanout import Crew
 from quickstudy.learners import LEARNERS, make
 from quickstudy.record import read_log
@@ -56,7 +56,8 @@ def _add(parser: ArgumentParser) -> None:
     parser.add_argument("--report", type=str | None, default=None, help="write a page of HTML to this file")
 
 
-def _card_tasks(words: Sequence[str]) -> dict[str, Any]:
+def card_tasks(words: Sequence[str]) -> dict[str, Any]:
+    """The tasks that the checkpoint among the words was trained on, as `Command.defaults` gives them."""
     rest = list(words)
     while rest:
         word = rest.pop(0)
@@ -64,7 +65,7 @@ def _card_tasks(words: Sequence[str]) -> dict[str, Any]:
             if "=" not in word and rest and not rest[0].startswith("--"):
                 rest.pop(0)  # the value of the option
         elif Path(word).is_file():
-            card = checkpoint.read(word, "learner")[1]
+            card = checkpoint.glance(word)
             return {"tasks": card["tasks"]} if card.get("tasks") else {}
     return {}
 
@@ -117,16 +118,16 @@ def _check(options: Namespace) -> None:
 
 def run(options: Namespace) -> int:
     _check(options)
-    device = _device(options.device)
+    device = device_called(options.device)
     trained = checkpoint.load(options.checkpoint)
     if options.tasks.name == TRAINED:
         raise UserError(f"{options.checkpoint} does not say which tasks it was trained on: name some with --tasks.")
-    source = build(options.tasks.as_dict(), "tasks").to(device)
-    own = str(trained.card["learner"]["name"])
+    source = build(options.tasks.as_dict(), "tasks").read_by(trained.reader).to(device)
+    own = name_of(trained.learner, "learner")
     learners = {own: trained.learner.to(device)}
     for path in options.beside:
         beside = checkpoint.load(path)
-        label = str(beside.card["learner"]["name"])
+        label = name_of(beside.learner, "learner")
         learners[label if label not in learners else str(path)] = beside.learner.to(device)
     for name, learner in baselines(options.baselines, source, options.seed).items():
         learners.setdefault(name, learner.to(device))
@@ -231,7 +232,11 @@ def run_log(folder: Path) -> list[dict[str, Any]]:
     return read_log(path) if path.is_file() else []
 
 
-def _device(name: str) -> torch.device:
+def device_called(name: str) -> torch.device:
+    """The device of that name.
+
+    Raises UserError if there is none.
+    """
     try:
         device = torch.device(name)
         torch.zeros(1, device=device)
@@ -248,6 +253,6 @@ EVALUATE = Command(
     _add,
     run,
     {"tasks": TRAINED},
-    _card_tasks,
+    card_tasks,
     ("beside",),
 )

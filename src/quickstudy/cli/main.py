@@ -12,11 +12,17 @@ from pathlib import Path
 
 from quickstudy.allocator import keep_memory
 from quickstudy.cli.arguments import Command, parse
+from quickstudy.cli.auditing import AUDIT
 from quickstudy.cli.benchmarking import BENCHMARK
+from quickstudy.cli.calibrating import CALIBRATE
 from quickstudy.cli.citing import CITE
+from quickstudy.cli.data import DATA
 from quickstudy.cli.demo import DEMO
 from quickstudy.cli.evaluating import EVALUATE
 from quickstudy.cli.explaining import EXPLAIN
+from quickstudy.cli.forecasting import SHOTS
+from quickstudy.cli.judging import VERDICT
+from quickstudy.cli.labelling import LABEL_NEXT
 from quickstudy.cli.listing import LIST
 from quickstudy.cli.recommending import RECOMMEND
 from quickstudy.cli.task import ADAPT, PREDICT
@@ -24,9 +30,15 @@ from quickstudy.cli.training import TRAIN
 from quickstudy.core.errors import UserError, nearest
 from quickstudy.version import VERSION
 
+# fmt: off
 COMMANDS: dict[str, Command] = {
-    c.name: c for c in (TRAIN, EVALUATE, ADAPT, PREDICT, BENCHMARK, RECOMMEND, LIST, EXPLAIN, CITE, DEMO)
+    c.name: c
+    for c in (
+        DATA, TRAIN, EVALUATE, CALIBRATE, AUDIT, ADAPT, PREDICT, LABEL_NEXT,
+        BENCHMARK, VERDICT, SHOTS, RECOMMEND, LIST, EXPLAIN, CITE, DEMO,
+    )
 }
+# fmt: on
 
 
 def main(argv: Sequence[str] | None = None) -> int:

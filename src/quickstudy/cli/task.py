@@ -18,6 +18,7 @@ from torch import Tensor
 from quickstudy import checkpoint
 from quickstudy.adaptation import AdaptedTask, adapt, load_task, reader_for
 from quickstudy.cli.arguments import Command
+from quickstudy.cli.trusting import asked_for, believed
 from quickstudy.core.errors import UserError, nearest
 from quickstudy.core.files import check_place, write_whole
 from quickstudy.core.reader import Rows
@@ -90,6 +91,8 @@ def _add_predict(parser: ArgumentParser) -> None:
     parser.add_argument("inputs", type=str, nargs="+", help="images, folders of images, or .npz files with x")
     parser.add_argument("--checkpoint", type=str | None, default=None, help="the learner, if it was moved")
     parser.add_argument("--out", type=str | None, default=None, help="write all predictions to this CSV file")
+    parser.add_argument("--coverage", type=float | None, default=None, help="add what holds the truth so often, as 0.9")
+    parser.add_argument("--trust", type=str | None, default=None, help="what `quickstudy calibrate` wrote, if moved")
     parser.add_argument("--invert", action="store_true", help="the images show dark ink on white")
 
 
@@ -103,16 +106,23 @@ def run_predict(options: Namespace) -> int:
     reader = reader_for(task.card["checkpoint"], task.reader, options.task, invert=options.invert)
     read = {path: reader.read(path) for path in options.inputs}
     header, rows, said = _classes(task, read, options.task) if task.classes else _values(task, read)
+    more, ends = [], [[]] * len(rows)
+    if asked_for(options):
+        more, ends = believed(options, task, torch.cat([one.x for one in read.values()]), rows)
     if options.out:
         text = io.StringIO()
-        csv.writer(text).writerows([header, *rows])
+        csv.writer(text).writerows([[*header, *more], *([*row, *end] for row, end in zip(rows, ends, strict=True))])
         write_whole(options.out, text.getvalue().encode())
+    if len(options.inputs) == 1:  # whose name need not stand in every line
+        alone = f"{options.inputs[0]}: "
+        rows = [[str(row[0]).removeprefix(alone), *row[1:]] for row in rows]
     console = terminal()
     room = console.width - LEFT - sum(2 + max(len(name), 6) for name in header[2:])
     if task.classes and (len(task.classes) > COLUMNS or room < 0):  # the file holds them all
-        console.print(_table([*header[:2], "p(label)"], [[*row[:2], max(row[2:])] for row in rows]))
+        short = [[*row[:2], max(row[2:]), *end] for row, end in zip(rows, ends, strict=True)]
+        console.print(_table([*header[:2], "p(label)", *more], short))
     else:
-        console.print(_table(header, rows))
+        console.print(_table([*header, *more], [[*row, *end] for row, end in zip(rows, ends, strict=True)]))
     if len(rows) > SHOWN:
         more = f"; all are in {options.out}" if options.out else ": give --out FILE.csv for all"
         print(f"{SHOWN} of {len(rows)} rows shown{more}")
@@ -126,6 +136,11 @@ def _classes(task: AdaptedTask, read: Mapping[str, Rows], where: str) -> tuple[l
     given: list[str | None] = []
     for path, rows in read.items():
         for label in dict.fromkeys(rows.labels or []):
+            if Path(path).is_dir() and set(task.classes).isdisjoint(rows.labels or []):
+                raise UserError(
+                    f"{path} has the sub-folder {label!r}, which is no class of {where} ({_some(task.classes)}): name "
+                    f"sub-folders after classes, or give the folder of images itself, {Path(path) / label}."
+                )
             if label not in task.classes:
                 raise UserError(
                     f"{path} holds the label {label!r}, which the support of {where} did not show: "
@@ -136,7 +151,7 @@ def _classes(task: AdaptedTask, read: Mapping[str, Rows], where: str) -> tuple[l
     best = probabilities.argmax(-1).tolist()
     table = [
         [name, task.classes[k], *(f"{p:.4f}" for p in row)]
-        for name, k, row in zip(_names(read), best, probabilities.tolist(), strict=True)
+        for name, k, row in zip(names_of(read), best, probabilities.tolist(), strict=True)
     ]
     known = [(task.classes[k], label) for k, label in zip(best, given, strict=True) if label is not None]
     right = sum(a == b for a, b in known)
@@ -144,11 +159,16 @@ def _classes(task: AdaptedTask, read: Mapping[str, Rows], where: str) -> tuple[l
     return ["input", "label", *(f"p({name})" for name in task.classes)], table, said
 
 
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more
+
+
 def _values(task: AdaptedTask, read: Mapping[str, Rows]) -> tuple[list[str], list[list], str]:
     mean, deviation = task.values(torch.cat([rows.x for rows in read.values()]))
     header = ["input", *_columns("value", mean)] + (_columns("deviation", mean) if deviation is not None else [])
     both = mean if deviation is None else torch.cat([mean, deviation], -1)
-    table = [[name, *(f"{v:.6g}" for v in row)] for name, row in zip(_names(read), both.tolist(), strict=True)]
+    table = [[name, *(f"{v:.6g}" for v in row)] for name, row in zip(names_of(read), both.tolist(), strict=True)]
     parts = zip(mean.split([len(rows.x) for rows in read.values()]), read.values(), strict=True)
     known = [(m - rows.values).square().flatten() for m, rows in parts if rows.values is not None]
     if not known:
@@ -156,7 +176,7 @@ def _values(task: AdaptedTask, read: Mapping[str, Rows]) -> tuple[list[str], lis
     return header, table, f"mean squared error on the rows that bear values: {float(torch.cat(known).mean()):.4g}"
 
 
-def _names(read: Mapping[str, Rows]) -> list[str]:
+def names_of(read: Mapping[str, Rows]) -> list[str]:
     """What to call every row: an image by its path, what lies in a folder or a file by both names."""
     names = []
     for path, rows in read.items():

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,8 @@ def learner_of(options: Namespace, source: Source) -> MetaLearner:
     net = options.net.as_dict()
     name = net.pop("name")
     if name not in NETS:  # the tasks decide, and every network's options could be given
-        name, net = default_net(source.spec.x_shape), {k: v for k, v in net.items() if v is not None}
+        name = default_net(source.spec.x_shape, source.spec.encoded)
+        net = {option: value for option, value in net.items() if value is not None}
         for option in net.keys() - arguments(NETS[name]).keys():
             raise UserError(f"--net.{option} is no option of {name}, which suits these tasks: choose another --net.")
     return make(chosen.pop("name"), source.spec, name, net, **chosen)
@@ -75,22 +77,33 @@ def run(options: Namespace) -> int:
     learner = learner_of(options, source)
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file: give the folder of the run with --out.")
-    done = train(
-        learner,
-        source,
-        valid_source=validation(options, source),
-        out=out,
-        resume=options.resume,
-        overwrite=options.overwrite,
-        progress=not options.quiet,
-        memory=options.memory,
-        compile=options.compile,
-        started=lambda: write_whole(out / "config.yaml", as_yaml(_kept(options)).encode()),
-        **options.train.as_dict(),
-    )
+    given = options.train.as_dict()
+    try:
+        done = train(
+            learner,
+            source,
+            valid_source=validation(options, source),
+            out=out,
+            resume=options.resume,
+            overwrite=options.overwrite,
+            progress=not options.quiet,
+            memory=options.memory,
+            compile=options.compile,
+            started=lambda: write_whole(out / "config.yaml", as_yaml(_kept(options)).encode()),
+            **given,
+        )
+    except UserError as error:
+        raise UserError(_as_given(str(error), given)) from None
     if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
         print(_said(done, options, out))
     return 130 if done.stopped == "interrupted" else 0
+
+
+def _as_given(said: str, names: Collection[str]) -> str:
+    """A sentence of `train` with its options as they are written here: the first word, and those with an underscore."""
+    known = "|".join(sorted(names, key=len, reverse=True))
+    joined = "|".join(name for name in names if "_" in name)
+    return re.sub(rf"^(?:{known})\b|(?<=^unknown )(?:{known})\b|(?<![\w.-])(?:{joined})\b", r"--train.\g<0>", said)
 
 
 def _kept(options: Namespace) -> Namespace:

@@ -17,17 +17,23 @@ _EVERY: dict[str, Catalogue[Any]] = {}
 
 
 class Catalogue(Mapping[str, type[T]], Generic[T]):
-    """A table of classes by short name. `slot` is the argument name under which one nests in another."""
+    """A table of classes by short name. `slot` is the argument name under which one nests in another.
 
-    def __init__(self, slot: str, classes: dict[str, type[T]]):
+    wrappers: classes that go around another one of the catalogue. They are found by name, in a checkpoint say, and
+    are not among those to choose from.
+    """
+
+    def __init__(self, slot: str, classes: dict[str, type[T]], wrappers: dict[str, type[T]] | None = None):
         self.slot = slot
         self.classes = classes
+        self.wrappers = wrappers or {}
         _EVERY[slot] = self
 
     def __getitem__(self, key: str) -> type[T]:
-        if key not in self.classes:
+        known = {**self.wrappers, **self.classes}
+        if key not in known:
             raise UserError(f"unknown {self.slot} {key!r}: {nearest(key, self.classes)}")
-        return self.classes[key]
+        return known[key]
 
     def __contains__(self, key: object) -> bool:
         return key in self.classes
@@ -47,7 +53,7 @@ class Catalogue(Mapping[str, type[T]], Generic[T]):
 
         Raises UserError if it is not in the catalogue.
         """
-        for key, known in self.classes.items():
+        for key, known in {**self.wrappers, **self.classes}.items():
             if known is cls:
                 return key
         raise UserError(

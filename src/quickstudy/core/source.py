@@ -6,18 +6,35 @@ import copy
 import hashlib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import torch
 from torch import Tensor
 
 from quickstudy.core.errors import UserError
+from quickstudy.core.inventory import Inventory
 from quickstudy.core.objective import Classification, Objective, Regression
 from quickstudy.core.reader import Reader
 from quickstudy.core.task import Examples, Task
 
 Split = Literal["train", "valid", "test"]
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")
+
+
+class Scaling(NamedTuple):
+    """What the training tasks say of the scale of x and y: `learners.make` puts `Scaled` with it around a learner.
+
+    x_mean, x_deviation: of every entry of x, in the order of x.flatten(); empty to leave x as it is. y_mean,
+    y_deviation: of every target; empty for classes. rows: for how many rows of a task they count, beside its own; inf
+    for one scale in all tasks. relative: entries of x (times, say) of which only the distance to the support matters.
+    """
+
+    x_mean: tuple[float, ...] = ()
+    x_deviation: tuple[float, ...] = ()
+    y_mean: tuple[float, ...] = ()
+    y_deviation: tuple[float, ...] = ()
+    rows: float = 10.0
+    relative: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -28,6 +45,8 @@ class Spec:
         it, of `description_shape`; the query's rows are of `x_shape`.
     way: the largest number of classes in a task (0 for regression).
     train_classes: how many classes the train split holds (0 for regression).
+    encoded: whether the rows are what a frozen encoder made of texts or images, good features already.
+    scaling: for values in units of their own, in which each task has a scale of its own.
     """
 
     kind: Literal["classification", "regression", "zero-shot"]
@@ -36,6 +55,8 @@ class Spec:
     y_size: int = 1
     train_classes: int = 0
     description_shape: tuple[int, ...] = ()
+    scaling: Scaling | None = None
+    encoded: bool = False
 
     @property
     def support_shape(self) -> tuple[int, ...]:
@@ -104,6 +125,14 @@ class Source(ABC):
 
     def reader(self) -> Reader | None:
         """What reads the files of a new task as this source read those of training; None for images and arrays."""
+        return None
+
+    def read_by(self, reader: Reader | None) -> Self:
+        """This source read as the learner's reader reads, where what is fitted to training tasks travels with it."""
+        return self
+
+    def inventory(self) -> Inventory | None:
+        """All rows this source holds; None where tasks are made on the spot."""
         return None
 
     def rng(self, *words: int | str) -> torch.Generator:

@@ -7,8 +7,9 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from quickstudy.core.objective import LOWEST
-from quickstudy.core.task import State
+from quickstudy.core.errors import UserError
+from quickstudy.core.objective import LOWEST, Classification
+from quickstudy.core.task import Examples, State
 
 
 def logistic(features: Tensor, y: Tensor, weight: Tensor, way: int, strength: float) -> State:
@@ -41,3 +42,25 @@ def logistic(features: Tensor, y: Tensor, weight: Tensor, way: int, strength: fl
 def linear(state: State, features: Tensor) -> Tensor:
     """features W' + b for every task: (task, n, way)."""
     return torch.baddbmm(state["bias"].unsqueeze(1), features, state["weight"].transpose(1, 2))
+
+
+def check_strength(strength: float) -> None:
+    """Raise UserError for an inverse penalty that a regression cannot take."""
+    if not strength > 0:
+        raise UserError(f"strength is {strength}: it is the inverse of the penalty (C); give a positive one.")
+
+
+def class_loss(logits: Tensor, pooled: Examples) -> Tensor:
+    """The cross-entropy (task,) of telling all training classes apart, a column each.
+
+    Raises UserError if a row is of a class that has no column.
+    """
+    try:
+        return Classification(logits.shape[-1]).loss(logits, pooled)
+    except (IndexError, RuntimeError) as error:
+        if "out of bounds" not in str(error):
+            raise
+        raise UserError(
+            f"the learner tells {logits.shape[-1]} training classes apart, and a row is of class "
+            f"{int(pooled.y.max())} (counted from 0): build it with as many classes as the train split holds."
+        ) from None

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from quickstudy.core.learner import MetaLearner
 from quickstudy.core.objective import Classification, Objective
 from quickstudy.core.task import Examples, State, map_tensors
 
@@ -55,6 +56,24 @@ def shuffled(rows: Examples) -> Examples:
         return values.gather(1, order.view(*order.shape, *[1] * (values.dim() - 2)).expand_as(values))
 
     return map_tensors(rows, pick)
+
+
+def in_turn(learner: MetaLearner, rows: Examples) -> Float[Tensor, "task n size"]:
+    """The prediction for every row from the rows before it alone: adapt, predict, and on to the next.
+
+    The first is answered from one row of weight 0. A learner that adds up goes on from its state, another one begins
+    anew with every row.
+    """
+    answers, state = [], learner.adapt(_cut(rows, 0, 1)._replace(weight=torch.zeros_like(rows.weight[:, :1])))
+    for t in range(rows.weight.shape[1]):
+        asked = _cut(rows, t, t + 1)
+        answers.append(learner.predict(state, asked.x, asked.weight))
+        state = learner.adapt(asked, state) if learner.incremental else learner.adapt(_cut(rows, 0, t + 1))
+    return torch.cat(answers, 1)
+
+
+def _cut(rows: Examples, first: int, end: int) -> Examples:
+    return map_tensors(rows, lambda t: t[:, first:end])
 
 
 def presentation(objective: Classification, rows: Examples) -> Int[Tensor, "task n"]:

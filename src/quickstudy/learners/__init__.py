@@ -15,8 +15,10 @@ from quickstudy.learners.baseline import *  # noqa: F403
 from quickstudy.learners.bayesian import *  # noqa: F403
 from quickstudy.learners.gradient import *  # noqa: F403
 from quickstudy.learners.hybrid import *  # noqa: F403
+from quickstudy.learners.limits import check_options, within_memory
 from quickstudy.learners.metric import *  # noqa: F403
 from quickstudy.learners.model import *  # noqa: F403
+from quickstudy.learners.scaled import Scaled
 from quickstudy.learners.zero_shot import *  # noqa: F403
 from quickstudy.nets import NETS, default_net
 
@@ -30,7 +32,7 @@ FAMILIES = {
     "baseline": baseline.TABLE,
 }
 LEARNERS: Catalogue[MetaLearner] = Catalogue(
-    "learner", {key: cls for family in FAMILIES.values() for key, cls in family.items()}
+    "learner", {key: cls for family in FAMILIES.values() for key, cls in family.items()}, {"scaled": Scaled}
 )
 
 
@@ -40,20 +42,25 @@ def make(
     """The learner of that name with everything that the source's facts decide filled in.
 
     net: a name of the net catalogue, or "auto" for the one that suits the inputs. Convolutional networks
-    get the statistics that suit the method (`net_norm`), unless `net_options` says otherwise.
-    Raises UserError for an unknown name, or a method that cannot take such tasks.
+    get the statistics that suit the method (`net_norm`), unless `net_options` says otherwise. Where the tasks have
+    scales of their own (`spec.scaling`), the learner comes inside of `Scaled`.
+    Raises UserError for an unknown name or option, a number that no method could mean, one of units that memory does
+    not hold, or a method that cannot take such tasks.
 
     >>> make("maml", Spec("regression", (1,)), inner_steps=1).net.size
     1
     """
     cls = LEARNERS[name]
+    if name in LEARNERS.wrappers:
+        raise UserError(f"{name} goes around another learner where the tasks ask for it: name that learner.")
     if spec.kind not in cls.kinds:
         fits = [k for family in FAMILIES.values() for k, c in family.items() if spec.kind in c.kinds]
         raise UserError(
             f"{name} takes {' and '.join(cls.kinds)} tasks, and these are {spec.kind}: use {fits[0]}, say, or another "
             f"of the {len(fits)} that `quickstudy list learners` shows for {spec.kind}."
         )
-    known = arguments(cls)
+    known, decided = arguments(cls), ("net", "objective", "x_shape", "classes", "description_shape")
+    check_options(name, cls, options, decided)
     objective = cls.objective_for(spec)
     facts: dict[str, Any] = {
         "objective": objective,
@@ -62,9 +69,13 @@ def make(
         "description_shape": spec.description_shape,
     }
     if "net" in known:
-        backbone = NETS[default_net(spec.x_shape) if net == "auto" else net]
+        backbone = NETS[default_net(spec.x_shape, spec.encoded) if net == "auto" else net]
         chosen: dict[str, Any] = {"out": objective.size if cls.net_output == "objective" else None}
         if "norm" in arguments(backbone):
             chosen["norm"] = cls.net_norm
-        facts["net"] = backbone(spec.x_shape, **chosen | (net_options or {}))  # type: ignore[call-arg]
-    return cls(**{k: v for k, v in facts.items() if k in known and k not in options}, **options)
+        check_options(f"the net {NETS.key(backbone)}", backbone, net_options or {}, ("x_shape", "out"))
+        with within_memory("a network"):
+            facts["net"] = backbone(spec.x_shape, **chosen | (net_options or {}))  # type: ignore[call-arg]
+    with within_memory(name):
+        learner = cls(**{k: v for k, v in facts.items() if k in known and k not in options}, **options)
+    return Scaled(learner, *spec.scaling) if spec.scaling else learner

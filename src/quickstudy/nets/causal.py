@@ -6,7 +6,7 @@ import math
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from quickstudy.core.errors import UserError
@@ -84,13 +84,21 @@ class CausalStack(nn.Module):
         return rows
 
     def ask(
-        self, rows: Float[Tensor, "task m d"], past: Float[Tensor, "task n size"], real: Bool[Tensor, "task n"]
+        self,
+        rows: Float[Tensor, "task m d"],
+        past: Float[Tensor, "task n size"],
+        real: Bool[Tensor, "task n"],
+        place: Int[Tensor, " m"] | None = None,
     ) -> Float[Tensor, "task m size"]:
-        """The columns of rows that each come next after the same past, and do not see one another."""
+        """The columns of rows that each come next after the same past, and do not see one another.
+
+        place: how many rows of the past have come before each of them; all, if not given.
+        """
         m, n = rows.shape[1], past.shape[1]
-        place = torch.full((m,), n, device=rows.device)
+        place = torch.full((m,), n, device=rows.device) if place is None else place
+        before = torch.arange(n, device=rows.device) < place.unsqueeze(1)
         alone = torch.eye(m, dtype=torch.bool, device=rows.device).expand(len(rows), m, m)
-        sees = torch.cat([real.unsqueeze(1).expand(-1, m, -1), alone], -1)
+        sees = torch.cat([real.unsqueeze(1) & before, alone], -1)
         for block in self.blocks:
             context = torch.cat([past[..., : rows.shape[-1]], rows], 1)
             rows = torch.cat([rows, block(rows, context, place, sees)], -1)

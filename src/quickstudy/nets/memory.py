@@ -91,6 +91,18 @@ class LRUMemory(nn.Module):
         return (read @ memory).flatten(1), {"memory": memory, "read_weights": read, "used": used}
 
 
+class NoMemory(nn.Module):
+    """In the place of a memory: nothing is kept and nothing is read, which leaves the controller by itself."""
+
+    size = 0
+
+    def start(self, like: Float[Tensor, "task inputs"]) -> State:
+        return {}
+
+    def forward(self, h: Float[Tensor, "task inputs"], state: State) -> tuple[Float[Tensor, "task 0"], State]:
+        return h[:, :0], {}
+
+
 class FastWeightsCell(nn.Module):
     """A recurrent cell whose recent states attract new ones, by a matrix that is written as it runs
     (Ba et al. 2016, arXiv 1610.06258).

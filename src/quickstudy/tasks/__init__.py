@@ -12,8 +12,14 @@ from quickstudy.tasks.glyph_attributes import GlyphAttributes
 from quickstudy.tasks.glyphs import Glyphs
 from quickstudy.tasks.intents import Intents
 from quickstudy.tasks.omniglot import Omniglot
+from quickstudy.tasks.pictures import Pictures
 from quickstudy.tasks.prior import Prior
 from quickstudy.tasks.reading import READERS
+from quickstudy.tasks.series import Series
+from quickstudy.tasks.table import Table
+from quickstudy.tasks.table_prior import TablePrior
+from quickstudy.tasks.tables import Tables
+from quickstudy.tasks.texts import Texts
 
 __all__ = ["READERS", "TASKS"]
 
@@ -23,8 +29,13 @@ TASKS: Catalogue[Source] = Catalogue(
         "glyphs": Glyphs,
         "omniglot": Omniglot,
         "folder": Folder,
+        "pictures": Pictures,
         "arrays": Arrays,
+        "text": Texts,
         "intents": Intents,
+        "table": Table,
+        "tables": Tables,
+        "series": Series,
         "described": Described,
         "glyph_attributes": GlyphAttributes,
         "sinusoid": Sinusoid,
@@ -32,6 +43,7 @@ TASKS: Catalogue[Source] = Catalogue(
         "mixture": Mixture,
         "gaussian_process": GaussianProcess,
         "prior": Prior,
+        "table_prior": TablePrior,
         "completion": Completion,
     },
 )

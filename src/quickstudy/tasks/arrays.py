@@ -14,7 +14,7 @@ from torch import Tensor
 from quickstudy.core.errors import UserError
 from quickstudy.core.source import check_finite
 from quickstudy.tasks.folder import read_folder
-from quickstudy.tasks.images import SUFFIXES, channels_first, fit_shape, read_images
+from quickstudy.tasks.images import SUFFIXES, channels_first, fit_shape, read_images, scaled_pixels
 from quickstudy.tasks.mapped import MappedRows, map_arrays
 from quickstudy.tasks.npz import X_KEYS, Y_KEYS, read_npz
 from quickstudy.tasks.pool import ClassSource, Pool, held_out
@@ -26,7 +26,8 @@ class Arrays(ClassSource):
 
     A folder holds x.npy (or images.npy) and y.npy (or labels.npy): there x may be larger than memory, for its rows
     stay on the disk until a task has them, and are then looked at for the first time (a NaN, say).
-    x: (row, *x_shape), numbers; (row, h, w) and (row, h, w, c) become (row, c, h, w), bytes become [0, 1].
+    x: (row, *x_shape), numbers; (row, h, w) and (row, h, w, c) become (row, c, h, w), bytes become [0, 1], as do
+    images of real numbers that go to 255 (with a warning).
     y: (row,), whole numbers or text. Whole classes are held out for valid and test.
 
     >>> source = Arrays.of(torch.randn(60, 4), [i % 6 for i in range(60)], way=2, query=3,
@@ -111,7 +112,7 @@ class Arrays(ClassSource):
             where, (x, y) = self.path, read_rows(Path(self.path))
         names, label = labelled(x, y, where)
         splits = held_out(len(names), self.valid_fraction, self.test_fraction, self.split_seed)
-        rows = channels_first(x) if isinstance(x, Tensor) else x
+        rows = scaled_pixels(channels_first(x), where) if isinstance(x, Tensor) else x
         return Pool.of(rows, label, names, splits, where=where)
 
 
@@ -190,6 +191,8 @@ def read_labelled(
     if len(x) == 0:
         raise UserError(f"{path} holds no rows: give at least one.")
     check_finite(x, str(path))
+    if len(x_shape) == 3:
+        x = scaled_pixels(channels_first(x), str(path))
     x = fit_shape(x, x_shape, str(path))
     labels = None
     if y is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -106,18 +107,19 @@ class Folder(ClassSource):
         """The class folders and the numbers of those of each split."""
         if not self.path:
             raise UserError("folder needs a path: give a folder that holds one sub-folder for each class.")
-        path = Path(self.path)
-        classes = _checked(path)
-        if not classes:
-            raise UserError(
-                f"{path} holds images and no sub-folders: put the images of each class in a folder of its own."
-            )
-        if {c.name for c in classes} <= set(SPLITS) and any(sub_folders(c) for c in classes):
-            ready = {split: sub_folders(path / split) if (path / split).is_dir() else [] for split in SPLITS}
-            folders = [f for split in SPLITS for f in ready[split]]
-            ends = torch.tensor([len(ready[split]) for split in SPLITS]).cumsum(0).tolist()
-            return folders, {s: torch.arange(e - len(ready[s]), e) for s, e in zip(SPLITS, ends, strict=True)}
-        return classes, held_out(len(classes), self.valid_fraction, self.test_fraction, self.split_seed)
+        found, by_split = class_folders(self.path)
+        folders = [Path(self.path) / name for name in found]
+        if by_split is None:
+            return folders, held_out(len(folders), self.valid_fraction, self.test_fraction, self.split_seed)
+        return folders, numbered(by_split, list(found))
+
+
+def numbered(by_split: Mapping[Split, Collection[str]], names: list[str]) -> dict[Split, Tensor]:
+    """The numbers in `names` of those classes of each split that are among them."""
+    splits: dict[Split, Tensor] = {}
+    for split, of in by_split.items():
+        splits[split] = torch.tensor([i for i, name in enumerate(names) if name in of], dtype=torch.long)
+    return splits
 
 
 def _checked(path: Path) -> list[Path]:
@@ -139,6 +141,15 @@ def read_folder(
 
     x: (n, *x_shape), float32 in [0, 1]. Raises UserError if there is no image.
     """
+    files, labels, names = found_images(path)
+    return read_images(files, x_shape, invert), labels, names
+
+
+def found_images(path: Path) -> tuple[list[Path], list[str] | None, list[str]]:
+    """The image files of a folder of class folders, or of a flat folder: files, labels or None, names.
+
+    Raises UserError if there is no image; what is left out is warned of.
+    """
     classes = _checked(path)
     found = {folder: image_files(folder) for folder in classes or [path]}
     files = [f for inside in found.values() for f in inside]
@@ -151,7 +162,25 @@ def read_folder(
     if empty:
         warnings.warn(f"left out sub-folders of {path} without an image: {_some(empty)}", stacklevel=2)
     labels = [f.parent.name for f in files] if classes else None
-    return read_images(files, x_shape, invert), labels, [str(f.relative_to(path)) for f in files]
+    return files, labels, [str(f.relative_to(path)) for f in files]
+
+
+def class_folders(path: str) -> tuple[dict[str, list[Path]], dict[Split, list[str]] | None]:
+    """The image files of each class folder by its name, and the names in each split where folders train, valid and
+    test say them.
+
+    Raises UserError for a missing or empty folder, or one without class folders.
+    """
+    root = Path(path)
+    classes = _checked(root)
+    if not classes:
+        raise UserError(f"{path} holds images and no sub-folders: put the images of each class in a folder of its own.")
+    by_split: dict[Split, list[str]] | None = None
+    if {c.name for c in classes} <= set(SPLITS) and any(sub_folders(c) for c in classes):
+        ready: dict[Split, list[Path]] = {s: sub_folders(root / s) if (root / s).is_dir() else [] for s in SPLITS}
+        classes = [f for inside in ready.values() for f in inside]
+        by_split = {split: [str(f.relative_to(root)) for f in inside] for split, inside in ready.items()}
+    return {str(f.relative_to(root)): image_files(f) for f in classes}, by_split
 
 
 def _some(paths: list[Path]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterable
 from io import BytesIO
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from quickstudy.core.errors import UserError
@@ -31,7 +32,9 @@ def sub_folders(folder: Path) -> list[Path]:
 
 
 def open_image(file: str | os.PathLike[str] | bytes, mode: str, name: str = "") -> Image.Image:
-    """An image file, fully read, in `mode` "L" or "RGB"; what is transparent becomes white.
+    """An image file, fully read, in `mode` "L" or "RGB"; what is transparent becomes white, a camera's turn is undone.
+
+    Of several frames the first counts. Grey levels of 16 bit, or real ones, become bytes.
 
     Raises UserError naming the file if it cannot be read.
     """
@@ -39,11 +42,12 @@ def open_image(file: str | os.PathLike[str] | bytes, mode: str, name: str = "") 
     try:
         with Image.open(BytesIO(file) if isinstance(file, bytes) else file) as image:
             image.load()
+            image = ImageOps.exif_transpose(image)
             if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
                 image = image.convert("RGBA")
                 image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-            elif image.mode.startswith("I;16"):
-                image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+            elif image.mode[0] in "IF":
+                image = _bytes(np.asarray(image))
             return image.convert(mode)
     except MemoryError:
         raise
@@ -52,6 +56,15 @@ def open_image(file: str | os.PathLike[str] | bytes, mode: str, name: str = "") 
         raise UserError(
             f"cannot read the image {name}: {reason}; replace or remove it."
         ) from None
+
+
+def _bytes(grey: np.ndarray) -> Image.Image:
+    """Grey levels of more than 8 bit: 16 bit by their upper byte, real numbers up to 1 times 255; else cut off."""
+    if grey.dtype.kind == "f" and grey.size and float(np.nanmax(grey)) <= 1:
+        grey = np.nan_to_num(grey) * 255
+    elif grey.dtype == np.uint16 or (grey.size and grey.max() > 255):
+        grey = grey.astype(np.float64) // 256
+    return Image.fromarray(np.clip(grey, 0, 255).astype(np.uint8))
 
 
 def to_array(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
@@ -83,6 +96,23 @@ def channels_first(x: Tensor) -> Tensor:
     if x.dim() == 4 and x.shape[3] in (1, 3, 4) and x.shape[1] not in (1, 3, 4):
         return x.permute(0, 3, 1, 2).contiguous()
     return x
+
+
+def scaled_pixels(x: Tensor, where: str) -> Tensor:
+    """Images (n, c, h, w) of real numbers that are bytes by their look, from 0 to 255, scaled to [0, 1] with a warning:
+    so they mean what the same images mean as bytes or as files. Anything else as it is.
+    """
+    if x.dim() != 4 or x.shape[1] not in (1, 3, 4) or not x.is_floating_point() or x.numel() == 0:
+        return x
+    low, high = float(x.amin()), float(x.amax())
+    if low < 0 or not 1 < high <= 255 or (high < 128 and not bool((x == x.round()).all())):
+        return x
+    warnings.warn(
+        f"{where} holds images of real numbers up to {high:g}: taken as pixels from 0 to 255 and scaled to [0, 1]; "
+        "save them as uint8, or in [0, 1], to say so",
+        stacklevel=2,
+    )
+    return x / 255
 
 
 def fit_shape(x: Tensor, x_shape: tuple[int, ...], where: str) -> Tensor:

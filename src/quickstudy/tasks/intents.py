@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import json
+import re
 from pathlib import Path
 
 import torch
@@ -11,9 +11,11 @@ from torch import Tensor
 
 from quickstudy.core.errors import UserError, nearest
 from quickstudy.core.source import SPLITS, Split
+from quickstudy.tasks.encoded import EncodedSource
 from quickstudy.tasks.pool import Pool, held_out
+from quickstudy.tasks.records import read_records
 from quickstudy.tasks.sampling import Count
-from quickstudy.tasks.text import HASHED, encode, in_words
+from quickstudy.tasks.text import HASHED
 from quickstudy.tasks.zero_shot import DescribedPool, DescribedSource
 
 OUT_OF_SCOPE = "oos"
@@ -21,10 +23,11 @@ OUT_OF_SCOPE = "oos"
 PUBLISHED = "class_splits.json"
 
 
-class Intents(DescribedSource):
+class Intents(EncodedSource, DescribedSource):
     """Tasks from sentences and their intents: a table (.tsv) with a header and the columns text and label, as CLINC150
     (Larson and others, EMNLP 2019), HWU64 (Liu and others 2019, arXiv 1903.05566) and SNIPS come.
 
+    This is the source named text for the class splits, and the zero-shot tasks, of those three.
     Whole intents are held out, so a column of the table that splits its rows is not looked at; rows labelled "oos" are
     left out. fold: 1 to 5, the class splits of ProtAugment (Dopierre and others, ACL 2021) in the class_splits.json
     beside the table (labels that these leave out are in none); 0 deals the intents at random by `split_seed`.
@@ -83,8 +86,7 @@ class Intents(DescribedSource):
         """
         if not self.path:
             raise UserError("intents needs a path: give a table (.tsv) with the columns text and label.")
-        table = [row for row in read_table(self.path) if row["label"] != OUT_OF_SCOPE]
-        texts, labels = [row["text"] for row in table], [row["label"] for row in table]
+        texts, labels = read_table(self.path)
         names = sorted(set(labels))
         number = {name: i for i, name in enumerate(names)}
         if self.fold:
@@ -94,7 +96,7 @@ class Intents(DescribedSource):
         trained = {names[c] for c in splits["train"].tolist()}
         known = [text for text, label in zip(texts, labels, strict=True) if label in trained]
         said = self._descriptions(names) if self.zero_shot else []
-        vectors = torch.from_numpy(encode([*texts, *said], known, self.encoder, self.size))
+        vectors = self.encoded([*texts, *said], known)
         x, descriptions = vectors[: len(texts)], vectors[len(texts) :]
         pool = Pool.of(x, torch.tensor([number[label] for label in labels]), names, splits, where=self.path)
         if not self.zero_shot:
@@ -104,35 +106,33 @@ class Intents(DescribedSource):
     def _descriptions(self, names: list[str]) -> list[str]:
         if not self.sentences:
             return [in_words(name) for name in names]
-        given = {row["label"]: row["text"] for row in read_table(self.sentences)}
+        sentences, of = read_table(self.sentences)
+        given = dict(zip(of, sentences, strict=True))
         missing = [name for name in names if name not in given]
         if missing:
             raise UserError(f"{self.sentences} says nothing of the intent {missing[0]!r}: {nearest(missing[0], given)}")
         return [given[name] for name in names]
 
 
-def read_table(path: str) -> list[dict[str, str]]:
-    """The rows of a .tsv file with a header in which there are the columns text and label.
+def read_table(path: str) -> tuple[list[str], list[str]]:
+    """The texts and the labels of a table with such columns, without those out of scope.
 
     Raises UserError if it is missing, no such table, or a row lacks one of them.
     """
-    try:
-        with open(path, encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
-    except IsADirectoryError:
-        inside = sorted(p.name for p in Path(path).glob("*.tsv"))
-        hint = f"give one of {', '.join(inside)} in it" if inside else "give a .tsv file"
-        raise UserError(f"{path} is a folder: {hint}.") from None
-    except OSError as error:
-        raise UserError(f"cannot read the table {path}: {error.strerror}; check the path.") from None
-    except (UnicodeDecodeError, csv.Error):
-        raise UserError(f"{path} is no table of text: give UTF-8 lines with a tab between the columns.") from None
-    for number, row in enumerate(rows, 2):
-        if not row.get("text") or not row.get("label"):
-            raise UserError(f"{path}, line {number}, has no text or no label: give both, under a header that says so.")
-    if not rows:
-        raise UserError(f"{path} holds no rows: give a header with text and label, and a line for each sentence.")
-    return rows
+    records = read_records(path, ("text", "label"))
+    labels = records.labels("label", "label_column")
+    inside = [i for i, label in enumerate(labels) if label != OUT_OF_SCOPE]
+    return records.only(inside).texts("text", "text_column"), [labels[i] for i in inside]
+
+
+def in_words(label: str) -> str:
+    """The name of a class as a text.
+
+    >>> in_words("card_declined"), in_words("PlayMusic"), in_words("alarm/query")
+    ('card declined', 'play music', 'alarm query')
+    """
+    parts = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", label)
+    return " ".join(re.split(r"[\W_]+", parts)).strip().lower() or label
 
 
 def published_split(path: Path, fold: int, names: list[str]) -> dict[Split, Tensor]:

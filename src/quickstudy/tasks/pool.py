@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from quickstudy.core.errors import UserError
+from quickstudy.core.inventory import Inventory
 from quickstudy.core.source import SPLITS, Source, Spec, Split, check_finite, generator
 from quickstudy.core.task import Examples, Task
 from quickstudy.tasks.augment import jitter, mirror_classes
 from quickstudy.tasks.mapped import MappedRows
-from quickstudy.tasks.sampling import Classes, Count, Draw, Episode, branch, draw
+from quickstudy.tasks.sampling import Classes, Count, Draw, Episode, branch, check_classes, draw
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ class Pool:
         return x.view(*rows.shape, *self.x.shape[1:])
 
 
-def held_out(count: int, valid_fraction: float, test_fraction: float, seed: int) -> dict[Split, Tensor]:
+def held_out(count: int, valid_fraction: float, test_fraction: float, seed: int | str) -> dict[Split, Tensor]:
     """`count` classes dealt at random into train, valid and test; equal seeds deal alike.
 
     Raises UserError for fractions that leave nothing to train on.
@@ -136,10 +137,12 @@ class ClassSource(Source):
     imbalance: float
     scheme: str
     _pools: dict[str, Any] | None = None
+    encoder: str = ""
     rotations: bool = False
     mirrors: bool = False
     jitter: float = 0.0
     within_alphabet: bool = False
+    group_word: ClassVar[str] = "alphabet"
     episode_options: ClassVar[frozenset[str]] = frozenset(
         {"way", "shot", "query", "imbalance", "scheme", "mirrors", "jitter", "within_alphabet"}
     )
@@ -175,7 +178,8 @@ class ClassSource(Source):
         pool = self.prepare()
         way = self._episode().way[1]
         train = len(pool.splits.get("train", ()))
-        return Spec("classification", tuple(pool.x.shape[1:]), way=way, train_classes=train)
+        shape = tuple(pool.x.shape[1:])
+        return Spec("classification", shape, way=way, train_classes=train, encoded=bool(self.encoder))
 
     def names(self, split: Split) -> list[str]:
         """The names of the classes of a split, in the order of their numbers within it."""
@@ -187,7 +191,7 @@ class ClassSource(Source):
         classes, episode = self._classes(split), self._episode()
         cache, key = self._cache(), f"checked {split} {episode} {self.within_alphabet}"
         if key not in cache:
-            check_classes(classes, episode, split, self.names(split))
+            check_classes(classes, episode, split, self.names(split), self.group_word)
             cache[key] = True
         return draw(classes, episode, tasks, self._local(rng))
 
@@ -199,6 +203,15 @@ class ClassSource(Source):
         drawn = self.draw(split, tasks, rng)
         support, query = (self._examples(*part) for part in (drawn[2:5], drawn[5:8]))
         return self._augmented(Task(support, query), rng) if split == "train" else Task(support, query)
+
+    def inventory(self) -> Inventory:
+        pool = self.prepare()
+        inside = torch.arange(pool.rows.shape[1], device=pool.rows.device) < pool.counts.unsqueeze(1)
+        order = pool.rows[inside].cpu()
+        owner = torch.arange(len(pool.counts)).repeat_interleave(pool.counts.cpu())
+        splits = {split: classes.cpu() for split, classes in pool.splits.items()}
+        read = lambda rows: pool.x.index_select(0, order[rows].to(pool.rows.device)).cpu()  # noqa: E731
+        return Inventory("class", owner, pool.names, splits, read, lambda row: f"row {int(order[row])}")
 
     def sample_pooled(self, split: Split, rows: int, rng: torch.Generator) -> Examples:
         """`rows` rows of a split with replacement, every class equally likely; y is the class number."""
@@ -255,35 +268,3 @@ class ClassSource(Source):
                 classes = replace(classes, groups=groups, open_groups=opened, group_sizes=sizes[opened])
             cache[key] = classes
         return cache[key]
-
-
-def check_classes(classes: Classes, episode: Episode, split: str, names: list[str]) -> None:
-    """Raise UserError if a split has too few classes, or a class too few rows, for its tasks."""
-    available = len(classes.counts)
-    low, high = episode.way
-    wanted = low if episode.scheme == "meta_dataset" else high
-    if available < wanted:
-        plural = "class" if available == 1 else "classes"
-        raise UserError(
-            f"the {split} split has {available} {plural} and way is {wanted}: "
-            f"give more classes, a larger share of them to {split}, or a smaller way."
-        )
-    if classes.open_groups is not None and len(classes.open_groups) == 0:
-        raise UserError(
-            f"no alphabet of the {split} split has the {wanted} classes that way asks for: "
-            "give a smaller way, or draw across alphabets."
-        )
-    short = (classes.counts < episode.rows_needed).nonzero().flatten().tolist()
-    if short:
-        name, rows = names[short[0]], int(classes.counts[short[0]])
-        parts = "shot + query" if episode.shot[1] else "query"
-        need = (
-            "the meta_dataset scheme needs at least 2"
-            if episode.scheme == "meta_dataset"
-            else f"{parts} is {episode.rows_needed}"
-        )
-        others = f" (so do {len(short) - 1} others)" if len(short) > 1 else ""
-        raise UserError(
-            f"class {name!r} of the {split} split has {rows} row{'' if rows == 1 else 's'} and {need}{others}: "
-            f"give it more rows, leave it out, or lower {parts.replace('+', 'or')}."
-        )

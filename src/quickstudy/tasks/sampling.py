@@ -241,3 +241,37 @@ def _packed(part: tuple[Tensor, Tensor, Tensor], width: int) -> tuple[Tensor, Te
     rows, y, weight = part
     order = weight.argsort(dim=1, descending=True, stable=True)[:, :width]
     return rows.gather(1, order), y.gather(1, order), weight.gather(1, order)
+
+
+def check_classes(
+    classes: Classes, episode: Episode, split: str, names: list[str], group: str = "alphabet"
+) -> None:
+    """Raise UserError if a split has too few classes, or a class too few rows, for its tasks."""
+    available = len(classes.counts)
+    low, high = episode.way
+    wanted = low if episode.scheme == "meta_dataset" else high
+    if available < wanted:
+        plural = "class" if available == 1 else "classes"
+        raise UserError(
+            f"the {split} split has {available} {plural} and way is {wanted}: "
+            f"give more classes, a larger share of them to {split}, or a smaller way."
+        )
+    if classes.open_groups is not None and len(classes.open_groups) == 0:
+        raise UserError(
+            f"no {group} of the {split} split has the {wanted} classes that way asks for: "
+            f"give a smaller way, or draw across {group}s."
+        )
+    short = (classes.counts < episode.rows_needed).nonzero().flatten().tolist()
+    if short:
+        name, rows = names[short[0]], int(classes.counts[short[0]])
+        parts = "shot + query" if episode.shot[1] else "query"
+        need = (
+            "the meta_dataset scheme needs at least 2"
+            if episode.scheme == "meta_dataset"
+            else f"{parts} is {episode.rows_needed}"
+        )
+        others = f" (so do {len(short) - 1} others)" if len(short) > 1 else ""
+        raise UserError(
+            f"class {name!r} of the {split} split has {rows} row{'' if rows == 1 else 's'} and {need}{others}: "
+            f"give it more rows, leave it out, or lower {parts.replace('+', 'or')}."
+        )

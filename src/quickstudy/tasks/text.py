@@ -1,87 +1,213 @@
-"""Sentences as vectors: by their letters, or by a sentence encoder on the disk. What was encoded is kept."""
+"""Texts as vectors: by their letters, or by a sentence encoder on the disk. What was encoded is kept."""
 
 from __future__ import annotations
 
 import hashlib
 import importlib
-import re
-from collections.abc import Sequence
+import json
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from scipy.sparse import csr_matrix
 from sklearn.decomposition import TruncatedSVD
-from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
-from sklearn.pipeline import make_pipeline
+from sklearn.feature_extraction.text import HashingVectorizer
+from sklearn.preprocessing import normalize
+from torch import Tensor
 
 from quickstudy.core.errors import UserError
 from quickstudy.tasks.download import cache_folder
 from quickstudy.tasks.npz import read_npz, write_npz
 
 HASHED = "hashed"
-VERSION = 1
+VERSION = 2
 BUCKETS = 2**14
+BATCH = 8
+"""Texts that a sentence encoder is given at once."""
 
 
-def encode(texts: Sequence[str], fitted_on: Sequence[str], encoder: str = HASHED, size: int = 256) -> np.ndarray:
-    """A vector for each text, (text, size or fewer), float32, of length sqrt(size): entries of about 1.
+class Encoder(ABC):
+    """Makes a vector of a text. The same text always gives the same vector, whichever texts come with it."""
 
-    encoder: "hashed", which counts runs of 2 to 4 letters (in 16,384 buckets), weighs them by TF-IDF and keeps the
-    `size` directions that say most, weights and directions from `fitted_on` alone; or the folder of a
-    sentence-transformers model, of which `fitted_on` and `size` decide nothing.
-    Vectors are kept in the cache, and found there if texts and encoder are the same and they are undamaged.
+    @property
+    @abstractmethod
+    def digest(self) -> str:
+        """What tells this encoder from another."""
 
-    Raises UserError if the model cannot be read or the package is not installed.
+    @abstractmethod
+    def vectors(self, texts: Sequence[str]) -> np.ndarray:
+        """A vector for each text, (text, size), float32, of any length."""
+
+    def encode(self, texts: Sequence[str], keep: bool = False) -> Tensor:
+        """A vector for each text, (text, size), float32, of length sqrt(size): entries of about 1.
+
+        keep: put the vectors into the cache, or find them there if they are undamaged.
+        """
+        if not keep:
+            return torch.from_numpy(_lengthened(self.vectors(texts)))
+        key = _key(VERSION, self.digest, *texts)
+        found = kept(key, ("vectors",), lambda: {"vectors": _lengthened(self.vectors(texts))})
+        return torch.from_numpy(found["vectors"])
+
+
+class Hashed(Encoder):
+    """Counts runs of 2 to 4 letters in hashed buckets, weighs them by TF-IDF, and keeps a few directions.
+
+    v(text) = sum_b (1 + log n_b) w_b d_b over the buckets b that the text's runs fall into, n_b times each;
+    w_b = 1 + log((1 + texts) / (1 + texts with b)) and the directions d_b (rows of the truncated SVD) come from the
+    texts it was fitted to alone. weights: (bucket,) float32; directions: (bucket, size), float16, which halves what
+    a checkpoint takes.
     """
-    by = [HASHED, str(size), str(VERSION), *fitted_on] if encoder == HASHED else [_model(encoder)]
-    key = hashlib.sha256("\n".join([*by, "", *texts]).encode()).hexdigest()[:24]
-    path = cache_folder() / "text" / f"{key}.npz"
+
+    def __init__(self, weights: Tensor, directions: Tensor):
+        self.weights = weights
+        self.directions = directions
+
+    @classmethod
+    def fit(
+        cls, texts: Sequence[str], size: int, buckets: int = BUCKETS, dtype: torch.dtype = torch.float16
+    ) -> Hashed:
+        """An encoder with the `size` directions that say most about these texts (fewer if there are fewer texts).
+
+        Raises UserError for fewer than two different texts.
+        """
+        most = min(size, len(set(texts)) - 1)
+        if most < 1:
+            raise UserError("the training classes hold fewer than two different texts: give more of them.")
+        counts = _counts(texts, buckets)
+        held = np.bincount(counts.indices, minlength=buckets)
+        weights = (np.log((1 + len(texts)) / (1 + held)) + 1).astype(np.float32)
+        svd = TruncatedSVD(most, n_iter=3, random_state=0)
+        svd.fit(normalize(_weighed(counts, weights)))
+        directions = np.asarray(svd.components_, dtype=np.float32).T
+        return cls(torch.from_numpy(weights), torch.from_numpy(directions).to(dtype).contiguous())
+
+    @classmethod
+    def fit_kept(cls, texts: Sequence[str], size: int) -> Hashed:
+        """What `fit` gives, put into the cache or found there."""
+        key = _key(HASHED, VERSION, size, *texts)
+
+        def fit() -> dict[str, np.ndarray]:
+            made = cls.fit(texts, size)
+            return {"weights": made.weights.numpy(), "directions": made.directions.numpy()}
+
+        found = kept(key, ("weights", "directions"), fit)
+        return cls(torch.from_numpy(found["weights"]), torch.from_numpy(found["directions"]))
+
+    @property
+    def digest(self) -> str:
+        return _checksum(self.weights.numpy(), self.directions.numpy())
+
+    def vectors(self, texts: Sequence[str]) -> np.ndarray:
+        # a sparse product goes row by row: a text's vector does not depend on those beside it, to the last bit
+        return _weighed(_counts(texts, len(self.weights)), self.weights.numpy()) @ self.directions.float().numpy()
+
+
+class Sentences(Encoder):
+    """A sentence-transformers model in a folder. Nothing is fetched, and nothing that could run code is read.
+
+    folder: with its modules.json and its weights as safetensors. wanted: the digest it must have; any if not given.
+    Texts of equal length are encoded in batches of one size, filled up if need be: the rounding of a text's vector then
+    does not depend on the others. Only the vectors are used: the weights are not trained any further.
+
+    Raises UserError if the folder holds no such model, or another one than is wanted.
+    """
+
+    def __init__(self, folder: str, wanted: str = ""):
+        self.folder = folder
+        self._digest = _folder_digest(folder)
+        if wanted and wanted != self._digest:
+            raise UserError(
+                f"the sentence encoder in {folder} is not the one that the learner was trained with: put that back."
+            )
+
+    @property
+    def digest(self) -> str:
+        return self._digest
+
+    def vectors(self, texts: Sequence[str]) -> np.ndarray:
+        model = _model(self.folder, self._digest)
+        alike: dict[int, list[int]] = {}
+        for i, length in enumerate(_lengths(model, texts)):
+            alike.setdefault(length, []).append(i)
+        parts = [rows[start : start + BATCH] for rows in alike.values() for start in range(0, len(rows), BATCH)]
+        found: list[Any] = [None] * len(texts)
+        for number, part in enumerate(parts):
+            full = [texts[i] for i in (part * BATCH)[:BATCH]]
+            made = model.encode(full, batch_size=BATCH, show_progress_bar=False)
+            for i, vector in zip(part, made, strict=False):
+                found[i] = vector
+            if sys.stderr.isatty() and number % 50 == 49:
+                end = "\n" if number + 50 >= len(parts) else "\r"
+                print(f"encoding texts: {100 * (number + 1) // len(parts)} %", end=end, file=sys.stderr, flush=True)
+        return np.asarray(found, dtype=np.float32)
+
+
+def encoder_for(name: str, fitted_on: Sequence[str], size: int) -> Encoder:
+    """The encoder that an option names: "hashed", fitted to these texts, or the folder of a sentence encoder.
+
+    Raises UserError for a size below 1 or a folder without a model.
+    """
+    if name != HASHED:
+        return Sentences(name)
+    if size < 1:
+        raise UserError(f"size is {size}: give the length of a text's vector, at least 1.")
+    return Hashed.fit_kept(fitted_on, size)
+
+
+def kept(
+    key: str, names: tuple[str, ...], make: Callable[[], dict[str, np.ndarray]], folder: str = "text"
+) -> dict[str, np.ndarray]:
+    """Arrays by name, from that folder of the cache if they are there undamaged, else made and put there."""
+    path = cache_folder() / folder / f"{key[:24]}.npz"
     try:
-        kept = read_npz(path, ("vectors", "checksum"))
-        if _checksum(kept["vectors"]) == str(kept["checksum"]):
-            return kept["vectors"]
+        found = read_npz(path, (*names, "checksum"))
+        if _checksum(*(found[name] for name in names)) == str(found["checksum"]):
+            return {name: found[name] for name in names}
     except (UserError, KeyError):  # not made yet, or damaged
         pass
-    vectors = _hashed(texts, fitted_on, size) if encoder == HASHED else _sentences(texts, encoder)
+    made = make()
+    write_npz(path, **made, checksum=np.array(_checksum(*(made[name] for name in names))))
+    return made
+
+
+def _key(*words: str | int) -> str:
+    return hashlib.sha256(json.dumps(words).encode()).hexdigest()
+
+
+def _lengthened(vectors: np.ndarray) -> np.ndarray:
     length = np.linalg.norm(vectors, axis=1, keepdims=True)
-    vectors = (vectors / np.maximum(length, 1e-12) * vectors.shape[1] ** 0.5).astype(np.float32)
-    write_npz(path, vectors=vectors, checksum=np.array(_checksum(vectors)))
-    return vectors
+    return (vectors / np.maximum(length, 1e-12) * vectors.shape[1] ** 0.5).astype(np.float32)
 
 
-def in_words(label: str) -> str:
-    """The name of a class as a text.
-
-    >>> in_words("card_declined"), in_words("PlayMusic"), in_words("alarm/query")
-    ('card declined', 'play music', 'alarm query')
-    """
-    parts = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", label)
-    return " ".join(re.split(r"[\W_]+", parts)).strip().lower() or label
+def _checksum(*arrays: np.ndarray) -> str:
+    sha = hashlib.sha256()
+    for array in arrays:
+        sha.update(str(array.shape).encode() + np.ascontiguousarray(array).tobytes())
+    return sha.hexdigest()
 
 
-def _checksum(vectors: np.ndarray) -> str:
-    return hashlib.sha256(str(vectors.shape).encode() + np.ascontiguousarray(vectors).tobytes()).hexdigest()
+def _counts(texts: Sequence[str], buckets: int) -> csr_matrix:
+    options: dict[str, Any] = {"ngram_range": (2, 4), "alternate_sign": False, "norm": None, "dtype": np.float32}
+    return csr_matrix(HashingVectorizer(analyzer="char_wb", n_features=buckets, **options).transform(texts))
 
 
-def _hashed(texts: Sequence[str], fitted_on: Sequence[str], size: int) -> np.ndarray:
-    options: dict[str, Any] = {"ngram_range": (2, 4), "n_features": BUCKETS, "alternate_sign": False, "norm": None}
-    letters = HashingVectorizer(analyzer="char_wb", **options)
-    counted = make_pipeline(letters, TfidfTransformer(sublinear_tf=True))
-    most = min(size, len(set(fitted_on)) - 1)
-    if most < 1:
-        raise UserError("the training classes hold fewer than two texts: give more of them.")
-    directions = TruncatedSVD(most, n_iter=3, random_state=0)
-    directions.fit(counted.fit_transform(fitted_on))
-    return directions.transform(counted.transform(texts))
+def _weighed(counts: csr_matrix, weights: np.ndarray) -> csr_matrix:
+    """The counts n_b of each text as (1 + log n_b) w_b."""
+    data = (np.log(counts.data) + 1) * weights[counts.indices]
+    return csr_matrix((data, counts.indices, counts.indptr), shape=counts.shape)
 
 
-def _model(folder: str) -> str:
-    """What tells one model from another: the digests of its files.
-
-    Raises UserError for a folder that holds none, or one that could run code when read.
-    """
+def _folder_digest(folder: str) -> str:
     files = sorted(path for path in Path(folder).rglob("*") if path.is_file())
     names = [path.name for path in files]
+    if not Path(folder).exists():
+        raise UserError(f"there is no sentence encoder at {folder}: put its folder there, or give encoder hashed.")
     if "modules.json" not in names or not any(name.endswith(".safetensors") for name in names):
         raise UserError(
             f"encoder is {folder!r}: give hashed, or the folder of a sentence-transformers model with its modules.json "
@@ -94,7 +220,13 @@ def _model(folder: str) -> str:
     return digest.hexdigest()
 
 
-def _sentences(texts: Sequence[str], folder: str) -> np.ndarray:
+def _lengths(model: Any, texts: Sequence[str]) -> list[int]:
+    """How many tokens each text has."""
+    return [len(tokens) for tokens in model.tokenizer(list(texts))["input_ids"]]
+
+
+@lru_cache(maxsize=1)
+def _model(folder: str, digest: str) -> Any:
     try:
         package: Any = importlib.import_module("sentence_transformers")
     except ImportError:
@@ -103,11 +235,9 @@ def _sentences(texts: Sequence[str], folder: str) -> np.ndarray:
             "encoder at hashed."
         ) from None
     try:
-        # nothing is fetched and nothing is unpickled
-        model = package.SentenceTransformer(
+        return package.SentenceTransformer(
             folder, device="cpu", local_files_only=True, model_kwargs={"use_safetensors": True}
         )
     except Exception as error:  # the package raises nearly anything on a folder it cannot read
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(f"cannot read the sentence encoder in {folder} ({first}): copy it again.") from None
-    return np.asarray(model.encode(list(texts), batch_size=64, show_progress_bar=False), dtype=np.float32)

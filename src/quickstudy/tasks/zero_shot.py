@@ -11,8 +11,8 @@ from torch import Tensor
 from quickstudy.core.errors import UserError, nearest
 from quickstudy.core.source import Spec, Split, generator
 from quickstudy.core.task import Examples, Task
-from quickstudy.tasks.pool import ClassSource, Pool, check_classes
-from quickstudy.tasks.sampling import Classes, Draw, Episode, count_range, draw
+from quickstudy.tasks.pool import ClassSource, Pool
+from quickstudy.tasks.sampling import Classes, Draw, Episode, check_classes, count_range, draw
 
 ASKED = ("all", "seen", "unseen")
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from contract.rows.made import IMAGE, POINT, Row, blobs, conv, mlp, pairs, waves
-from quickstudy.core import GaussianRegression
-from quickstudy.learners import Centroid, Chance, LinearProbe, Logistic, Pooled, Scratch
+from quickstudy.core import GaussianRegression, Regression
+from quickstudy.learners import Centroid, Chance, LinearProbe, Logistic, Pooled, Ridge, Scratch
 
 ROWS: dict[str, Row] = {
     "chance": Row(lambda: Chance(blobs())),
@@ -16,6 +16,8 @@ ROWS: dict[str, Row] = {
     "logistic": Row(lambda: Logistic(blobs())),
     "logistic-pairs": Row(lambda: Logistic(pairs())),
     "logistic-ragged": Row(lambda: Logistic(blobs()), ragged=True),
+    "ridge": Row(lambda: Ridge(waves()), POINT),
+    "ridge-vectors-ragged": Row(lambda: Ridge(Regression(2)), ragged=True),
     "scratch": Row(lambda: Scratch(mlp(blobs()), blobs(), inner_steps=10), ragged=True),
     "scratch-regression": Row(lambda: Scratch(mlp(waves(), POINT), waves(), inner_steps=10), POINT),
     "pooled": Row(lambda: Pooled(mlp(waves(), POINT), waves()), POINT),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contract.rows.made import IMAGE, POINT, VECTOR, Row, blobs, conv, mlp, pairs, waves
 from quickstudy.core import GaussianRegression, Objective
-from quickstudy.learners import ABML, BMAML, DKT, HSML, PLATIPUS, ALPaCA, MixtureMAML
+from quickstudy.learners import ABML, BMAML, DKT, HSML, PLATIPUS, ALPaCA, MixtureALPaCA, MixtureMAML
 
 
 def mixture(objective: Objective, x_shape: tuple[int, ...] = VECTOR, **options) -> MixtureMAML:
@@ -37,6 +37,11 @@ ROWS: dict[str, Row] = {
     "mixture_maml-gaussian": Row(lambda: mixture(GaussianRegression(1), POINT, inner_steps=1), POINT),
     "mixture_maml-conv-batch": Row(
         lambda: MixtureMAML(conv("batch", pairs()), pairs(), components=2, inner_steps=1), IMAGE, ragged=True
+    ),
+    "mixture_alpaca": Row(lambda: MixtureALPaCA(mlp(None, POINT), GaussianRegression(1), 2), POINT),
+    "mixture_alpaca-ragged": Row(lambda: MixtureALPaCA(mlp(), GaussianRegression(2), 3, floor=0.1), ragged=True),
+    "mixture_alpaca-conv-batch": Row(
+        lambda: MixtureALPaCA(conv("batch"), GaussianRegression(1), 2), IMAGE, ragged=True
     ),
     "hsml": Row(lambda: hsml(blobs(), inner_steps=1)),
     "hsml-ragged": Row(lambda: hsml(blobs(), inner_steps=2, gates="unit"), ragged=True),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contract.rows.made import IMAGE, POINT, VECTOR, Row, blobs, conv, mlp, pairs, waves
 from quickstudy.core import Classification, GaussianRegression, Objective
-from quickstudy.learners import ANP, CNP, MANN, SNAIL, TNP, ConvCNP, FastWeights, InContext, MetaNetworks
+from quickstudy.learners import ANP, CNP, MANN, SNAIL, TNP, ConvCNP, FastWeights, InContext, MetaNetworks, Tabular
 
 
 def snail(objective: Objective, x_shape: tuple[int, ...] = VECTOR) -> SNAIL:
@@ -17,6 +17,10 @@ def mann(objective: Classification, **options) -> MANN:
 
 def meta_networks(first_order: bool) -> MetaNetworks:
     return MetaNetworks(mlp(), blobs(), width=3, units=3, first_order=first_order)
+
+
+def tabular(objective: Classification) -> Tabular:
+    return Tabular(objective, width=4, depth=2, reading=1, heads=2)
 
 
 ROWS: dict[str, Row] = {
@@ -47,6 +51,10 @@ ROWS: dict[str, Row] = {
     "in_context-squares": Row(lambda: InContext(mlp(), waves(), 8, 1, heads=2)),
     "in_context-conv-running": Row(lambda: InContext(conv("running"), pairs(), 8, 1, heads=2), IMAGE, ragged=True),
     "in_context-conv-batch": Row(lambda: InContext(conv("batch"), pairs(), 8, 1, heads=2), IMAGE),
+    "tabular": Row(lambda: tabular(blobs()), (2, 3)),
+    "tabular-ragged": Row(lambda: tabular(blobs()), (2, 3), ragged=True),
+    "tabular-pairs": Row(lambda: tabular(pairs()), (2, 4)),
+    "tabular-vectors-ragged": Row(lambda: tabular(blobs()), ragged=True),
     "snail": Row(lambda: snail(blobs())),
     "snail-ragged": Row(lambda: snail(blobs()), ragged=True),
     "snail-regression-ragged": Row(lambda: snail(waves(), POINT), POINT, ragged=True),

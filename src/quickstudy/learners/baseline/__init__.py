@@ -8,15 +8,17 @@ from quickstudy.learners.baseline.chance import Chance
 from quickstudy.learners.baseline.linear_probe import LinearProbe
 from quickstudy.learners.baseline.logistic import Logistic
 from quickstudy.learners.baseline.pooled import Pooled
+from quickstudy.learners.baseline.ridge import Ridge
 from quickstudy.learners.baseline.scratch import Scratch
 
 TABLE: dict[str, type[MetaLearner]] = {
     "chance": Chance,
     "centroid": Centroid,
     "logistic": Logistic,
+    "ridge": Ridge,
     "scratch": Scratch,
     "pooled": Pooled,
     "linear_probe": LinearProbe,
 }
 
-__all__ = ["Centroid", "Chance", "LinearProbe", "Logistic", "Pooled", "Scratch"]
+__all__ = ["Centroid", "Chance", "LinearProbe", "Logistic", "Pooled", "Ridge", "Scratch"]

@@ -5,12 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from quickstudy.core.errors import UserError
 from quickstudy.core.learner import MetaLearner
 from quickstudy.core.objective import Classification, Objective
 from quickstudy.core.task import Examples, Inputs, State, Task
 from quickstudy.inner.apply import apply_shared
 from quickstudy.inner.closed import weighted_ridge
-from quickstudy.inner.linear import linear, logistic
+from quickstudy.inner.linear import check_strength, class_loss, linear, logistic
 from quickstudy.nets import Net
 
 
@@ -21,8 +22,8 @@ class LinearProbe(MetaLearner):
     The strong plain baseline of the field (Tian et al. 2020, arXiv 2003.11539). Features are scaled
     to unit length there and here.
 
-    classes: how many classes the train split holds (0 for regression). strength: C of the logistic
-    regression; the ridge penalty is its inverse.
+    classes: how many classes the train split holds; 0 for as many as a task has (or regression). strength: C of the
+    logistic regression; the ridge penalty is its inverse.
     """
 
     papers = ("tian2020rethinking", "pedregosa2011scikit")
@@ -33,6 +34,9 @@ class LinearProbe(MetaLearner):
 
     def __init__(self, net: Net, objective: Objective, classes: int = 0, strength: float = 10.0):
         super().__init__()
+        check_strength(strength)
+        if classes < 0:
+            raise UserError(f"classes is {classes}: give the number of classes to train on.")
         self.net = net
         self.objective = objective
         self.classes = classes
@@ -67,5 +71,5 @@ class LinearProbe(MetaLearner):
         query = tasks.query
         out = self.head(apply_shared(self.net, query.x, query.weight))
         if isinstance(self.objective, Classification):
-            return Classification(self.classes).loss(out, query)
+            return class_loss(out, query)
         return self.objective.loss(out, query)

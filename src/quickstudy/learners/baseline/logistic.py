@@ -7,7 +7,7 @@ from torch import Tensor
 from quickstudy.core.learner import MetaLearner
 from quickstudy.core.objective import Classification
 from quickstudy.core.task import Examples, Inputs, State
-from quickstudy.inner.linear import linear, logistic
+from quickstudy.inner.linear import check_strength, linear, logistic
 
 
 class Logistic(MetaLearner):
@@ -26,6 +26,7 @@ class Logistic(MetaLearner):
 
     def __init__(self, objective: Classification, strength: float = 1.0):
         super().__init__()
+        check_strength(strength)
         self.objective = objective
         self.strength = strength
 

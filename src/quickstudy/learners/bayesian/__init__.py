@@ -8,11 +8,13 @@ from quickstudy.learners.bayesian.alpaca import ALPaCA
 from quickstudy.learners.bayesian.bmaml import BMAML
 from quickstudy.learners.bayesian.dkt import DKT
 from quickstudy.learners.bayesian.hsml import HSML
+from quickstudy.learners.bayesian.mixture_alpaca import MixtureALPaCA
 from quickstudy.learners.bayesian.mixture_maml import MixtureMAML
 from quickstudy.learners.bayesian.platipus import PLATIPUS
 
 TABLE: dict[str, type[MetaLearner]] = {
     "mixture_maml": MixtureMAML,
+    "mixture_alpaca": MixtureALPaCA,
     "hsml": HSML,
     "bmaml": BMAML,
     "abml": ABML,
@@ -21,4 +23,4 @@ TABLE: dict[str, type[MetaLearner]] = {
     "dkt": DKT,
 }
 
-__all__ = ["ABML", "BMAML", "DKT", "HSML", "PLATIPUS", "ALPaCA", "MixtureMAML"]
+__all__ = ["ABML", "BMAML", "DKT", "HSML", "PLATIPUS", "ALPaCA", "MixtureALPaCA", "MixtureMAML"]

@@ -16,6 +16,9 @@ from quickstudy.learners.gradient.fine_tuning import FineTuning
 from quickstudy.nets import Net
 from quickstudy.nets.norm import ChannelNorm
 
+UNIT = 8
+"""Of learnt rates, in inner_lr: Adam would move a rate of 0.01 by a tenth of itself a step, and training breaks off."""
+
 
 class MAMLPlusPlus(FineTuning):
     """MAML with four improvements, each of which can be turned off (Antoniou et al. 2019, arXiv 1810.09502).
@@ -32,7 +35,8 @@ class MAMLPlusPlus(FineTuning):
     the first step's rates. first_order (throughout), eval_steps, memory: as in MAML; the last step's rates go on.
     Departures: the v_k and the order change from task to task, not from epoch to epoch, the v_k to 0 without a floor;
     a query after k steps is normalised as the support of step k + 1; norms use statistics of the rows at hand, as
-    the paper's code does in the end, and keep no running ones. The outer rate's cosine is the training loop's.
+    the paper's code does in the end, and keep no running ones; rates are kept in units of UNIT * inner_lr, so that Adam
+    moves small ones in proportion to the paper's 0.1. The outer rate's cosine is the training loop's.
 
     >>> import quickstudy as qs
     >>> learner = MAMLPlusPlus(qs.nets.MLP((1,), out=1), qs.Regression(), inner_steps=2)
@@ -77,7 +81,7 @@ class MAMLPlusPlus(FineTuning):
         norms = [name for name, module in net.named_modules() if isinstance(module, ChannelNorm) and norm_per_step]
         self.placed = [f"{name}.{part}" for name in norms for part in ("weight", "bias")]
         self.moved = [name for name, _ in net.named_parameters() if name not in self.placed]
-        self.rates = nn.ParameterList(torch.full((inner_steps,), inner_lr) for _ in self.moved if learnt_rates)
+        self.rates = nn.ParameterList(torch.full((inner_steps,), 1 / UNIT) for _ in self.moved if learnt_rates)
         self.sets = nn.ParameterList(torch.stack([net.get_parameter(n).data] * inner_steps) for n in self.placed)
         self.register_buffer("met", torch.zeros((), dtype=torch.long))
 
@@ -92,7 +96,8 @@ class MAMLPlusPlus(FineTuning):
         if not len(self.rates) and not self.placed:
             return self.inner_lr
         # step by step: the rate of what moves, and what stands in the place of the rest afterwards
-        each = [rate.unbind() for rate in self.rates] or [(self.inner_lr,) * self.inner_steps] * len(self.moved)
+        each = [(self.inner_lr * UNIT * rate).unbind() for rate in self.rates]
+        each = each or [(self.inner_lr,) * self.inner_steps] * len(self.moved)
         moved = [dict(zip(self.moved, rates, strict=True)) for rates in zip(*each, strict=True)]
         placed = [dict(zip(self.placed, (s[k] for s in self.sets), strict=True)) for k in range(self.inner_steps)]
         return [{**rates, "placed": sets} for rates, sets in zip(moved, placed, strict=True)]

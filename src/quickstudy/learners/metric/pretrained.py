@@ -10,6 +10,7 @@ from quickstudy.core.learner import MetaLearner, unless_batch_statistics
 from quickstudy.core.objective import Classification
 from quickstudy.core.task import Examples, Inputs, State, Task
 from quickstudy.inner.apply import apply_shared
+from quickstudy.inner.linear import class_loss
 from quickstudy.inner.neighbours import kept_rows
 from quickstudy.nets import Net
 from quickstudy.nets.norm import RunningMean
@@ -71,4 +72,4 @@ class Pretrained(MetaLearner):
         f = apply_shared(self.net, query.x, query.weight)
         if self.transform == "cl2n":
             self.centre.see(f, query.weight)
-        return Classification(self.head.out_features).loss(self.training_logits(f), query)
+        return class_loss(self.training_logits(f), query)

@@ -11,6 +11,7 @@ from quickstudy.learners.model.in_context import InContext
 from quickstudy.learners.model.mann import MANN
 from quickstudy.learners.model.meta_networks import MetaNetworks
 from quickstudy.learners.model.snail import SNAIL
+from quickstudy.learners.model.tabular import Tabular
 from quickstudy.learners.model.tnp import TNP
 
 TABLE: dict[str, type[MetaLearner]] = {
@@ -23,6 +24,7 @@ TABLE: dict[str, type[MetaLearner]] = {
     "tnp": TNP,
     "conv_cnp": ConvCNP,
     "in_context": InContext,
+    "tabular": Tabular,
 }
 
-__all__ = ["ANP", "CNP", "MANN", "SNAIL", "TNP", "ConvCNP", "FastWeights", "InContext", "MetaNetworks"]
+__all__ = ["ANP", "CNP", "MANN", "SNAIL", "TNP", "ConvCNP", "FastWeights", "InContext", "MetaNetworks", "Tabular"]

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from quickstudy.core.objective import Classification
-from quickstudy.core.task import Examples, Inputs, State, Task, join_rows
-from quickstudy.inner.sequence import shuffled, unless_padding
+from quickstudy.core.task import Examples, Inputs, State, examples
+from quickstudy.inner.sequence import unless_padding
 from quickstudy.learners.model.in_sequence import InSequence
 from quickstudy.nets import Net
-from quickstudy.nets.memory import LRUMemory
+from quickstudy.nets.memory import LRUMemory, NoMemory
 
 
 class MANN(InSequence):
@@ -25,9 +25,10 @@ class MANN(InSequence):
     reading goes on from there. `sequence_predictions` answers at every step of one long sequence.
 
     in_sequence: train as in the paper, on support and query as one sequence in random order, with the loss at every
-    row; otherwise on the answers to the query. Departures: with several heads, each writes to a least used slot of
-    its own (the paper marks as many as there are heads, and does not say which is whose); reading is sharpened, unless
-    `sharpness` is 1; `net` in place of raw pixels.
+    row; otherwise on the answers to the query. slots: 0 for no memory, the LSTM alone that the paper compares with.
+    Departures: with several heads, each writes to a least used slot of its own (the paper marks as many as there are
+    heads, and does not say which is whose); reading is sharpened, unless `sharpness` is 1; `net` in place of raw
+    pixels.
 
     >>> import torch, quickstudy as qs
     >>> mann = MANN(qs.nets.MLP((4,)), qs.Classification(3), hidden=16, slots=8, width=4, heads=2)
@@ -67,7 +68,7 @@ class MANN(InSequence):
         self.sharpness = sharpness
         self.in_sequence = in_sequence
         self.controller = nn.LSTMCell(net.size + objective.way, hidden)
-        self.memory = LRUMemory(hidden, slots, width, heads, decay, sharpness)
+        self.memory = LRUMemory(hidden, slots, width, heads, decay, sharpness) if slots else NoMemory()
         self.head = nn.Linear(hidden + self.memory.size, objective.size)
 
     def adapt(self, support: Examples, prior: State | None = None) -> State:
@@ -83,15 +84,7 @@ class MANN(InSequence):
         return self.hide(self.head(out).unflatten(0, (-1, m)), state)
 
     def sequence_predictions(self, x: Inputs, y: Tensor, weight: Tensor | None = None) -> Tensor:
-        """The prediction (task, n, way) for every row x_t of a sequence, from x_1, y_1, ..., y_{t-1} and x_t."""
-        weight = torch.ones_like(y, dtype=self.head.weight.dtype) if weight is None else weight
-        return self.head(self._walk(Examples(x, y, weight))[0])
-
-    def meta_loss(self, tasks: Task) -> Tensor:
-        if not (self.in_sequence and self.training):
-            return super().meta_loss(tasks)
-        rows = shuffled(join_rows(*tasks))
-        return self.objective.loss(self.sequence_predictions(*rows), rows)
+        return self.head(self._walk(examples(x, y, weight))[0])
 
     def _walk(self, rows: Examples, state: State | None = None) -> tuple[Tensor, State]:
         """What comes out at every row, (task, n, hidden + read), and the state after the last."""

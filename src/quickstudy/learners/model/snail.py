@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from quickstudy.core.objective import Objective
-from quickstudy.core.task import Examples, Inputs, State
+from quickstudy.core.task import Examples, Inputs, State, examples
 from quickstudy.inner.sequence import label_size, packed
 from quickstudy.learners.model.in_sequence import InSequence
 from quickstudy.nets import Net
@@ -23,6 +23,7 @@ class SNAIL(InSequence):
     Since no row sees a later one, the support is read once; the state holds its columns, (task, n, stack.size).
     `prior`: its rows come before the support, exactly as if they had been read together.
 
+    in_sequence: train on support and query as one sequence in random order, each row answered from those before it.
     length: the longest sequence, query included, that convolutions reach over; attention reaches further. The
     defaults are the paper's for few-shot classification. Departures: dilations 1, 2, 4, ... where the paper's listing
     begins with 2, so that neighbours meet; a regression's targets come with a column that says they are known.
@@ -49,6 +50,7 @@ class SNAIL(InSequence):
         filters: int = 128,
         keys: tuple[int, ...] = (64, 256, 512),
         values: tuple[int, ...] = (32, 128, 256),
+        in_sequence: bool = False,
     ):
         super().__init__()
         self.net = net
@@ -57,6 +59,7 @@ class SNAIL(InSequence):
         self.filters = filters
         self.keys = tuple(keys)
         self.values = tuple(values)
+        self.in_sequence = in_sequence
         self.inputs = net.size + label_size(objective)
         self.stack = CausalStack(self.inputs, length, filters, self.keys, self.values)
         self.head = nn.Linear(self.stack.size, objective.size)
@@ -69,6 +72,15 @@ class SNAIL(InSequence):
             real = torch.cat([prior["real"], real], 1)
         rows, real = packed(rows, real)
         return {"columns": self.stack.read(rows, real), "real": real, **self.seen(support, prior)}
+
+    def sequence_predictions(self, x: Inputs, y: Tensor, weight: Tensor | None = None) -> Tensor:
+        features, labels, real = self.read(examples(x, y, weight))
+        rows, there = packed(torch.cat([features, labels], -1), real)
+        asked, _ = packed(torch.cat([features, torch.zeros_like(labels)], -1), real)
+        place = torch.arange(rows.shape[1], device=rows.device)
+        found = self.head(self.stack.ask(asked, self.stack.read(rows, there), there, place))
+        back = real.long().argsort(dim=1, stable=True).argsort(1)
+        return found.gather(1, back.unsqueeze(-1).expand_as(found))
 
     def predict(self, state: State, x: Inputs, weight: Tensor | None = None) -> Tensor:
         rows = self.ask(x, weight, label_size(self.objective))

@@ -8,6 +8,7 @@ and the catalogue as docs/learners.md.
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import re
 import sys
@@ -191,6 +192,21 @@ def demo_rows() -> str:
     return "\n".join([table(["learner", "accuracy, %", "calibration error, %"], rows), "", words])
 
 
+PAGES = {
+    "data.md": ("# Data of every kind", ("text_table", "patients", "tabular")),
+    "questions.md": ("# The questions users ask", ("verdicts", "forecasts", "audits", "trust", "labelling")),
+}
+WRITTEN = (
+    "Written by `python benchmarks/tables.py`; every section names the command that makes its figures. Nothing was "
+    "tuned on the test split."
+)
+
+
+def sections(*scripts: str) -> list[str]:
+    """What scripts say of their own figures; "" for one that was not run. They take their tables from here."""
+    return [importlib.import_module(name).section() for name in scripts]
+
+
 def pages() -> dict[Path, str]:
     """What each file is to say."""
     parts = [part() for part in (omniglot, sinusoid, transfer, gaussian_process, sampling)]
@@ -205,7 +221,12 @@ def pages() -> dict[Path, str]:
     for name, content in (("demo", demo_rows()), ("results", short)):
         mark = rf"(<!-- {name} table -->\n).*?(<!-- end -->)"
         text = re.sub(mark, lambda m, c=content: f"{m.group(1)}\n{c}\n\n{m.group(2)}", text, flags=re.DOTALL)
+    parts += sections("presentations", "completion", "calibration", "hierarchy", "zero_shot")
     said = {ROOT / "docs" / "results.md": top + "\n\n".join(p for p in parts if p) + "\n", readme: text}
+    for name, (title, scripts) in PAGES.items():
+        found = [part for part in sections(*scripts) if part]
+        if found:
+            said[ROOT / "docs" / name] = "\n\n".join([title, WRITTEN, *found]) + "\n"
     said[ROOT / "docs" / "learners.md"] = markdown()
     compared = sorted(RESULTS.glob("catalogue_*.md"))
     if compared:

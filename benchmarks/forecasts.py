@@ -92,7 +92,8 @@ def section() -> str:
             f"many, which {TRUE_TASKS} other tasks of the same classes then told; {len(found['rows'])} curves, two "
             "forecasts each. The power law is a line through the logarithms of the same means; no change: the last "
             "measured error goes on. Squared errors in % of the true one. The forecast's two constants were not fitted "
-            f"to these curves. On {found['hardware']}. "
+            "to these curves, but how far a curve may drift was limited after six of them had been seen. "
+            f"On {found['hardware']}. "
             "`python benchmarks/forecasts.py`",
         ]
     )

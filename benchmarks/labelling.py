@@ -24,7 +24,7 @@ from quickstudy.allocator import keep_memory
 from quickstudy.core.learner import MetaLearner
 from quickstudy.core.source import Source, Split
 from quickstudy.evaluate import draw, evaluating, ready
-from quickstudy.questions.labelling import DEFAULT, STRATEGIES, Asked, label_next
+from quickstudy.questions.labelling import STRATEGIES, Asked, label_next
 from quickstudy.questions.row_features import behind_network, row_features
 from quickstudy.scores import interval
 
@@ -158,7 +158,7 @@ def section() -> str:
             f"Accuracy on {found['test_tasks']} tasks of unseen classes, ± the 95 % interval; the last column paired. "
             f"{found['labels'][0]} labels to begin with, one of each class, then {EACH} a round from a pool in which "
             f"some classes are rare. Best on {found['valid_tasks']} validation tasks: {found['chosen_on_valid']}; the "
-            f"default of `quickstudy label-next` is {DEFAULT}.{said} {found['hardware']}. "
+            f"default of `quickstudy label-next` for classes is diverse.{said} {found['hardware']}. "
             "`python benchmarks/labelling.py`",
         ]
     )

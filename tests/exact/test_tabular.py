@@ -73,6 +73,18 @@ def test_how_columns_are_written_says_nothing(
     torch.testing.assert_close(said(learner, changed(task, change)), said(learner, task), rtol=1e-8, atol=1e-8)
 
 
+def test_a_column_that_one_table_lacks_says_nothing_there(learner: Tabular, task: Task) -> None:
+    def emptied(x: Tensor) -> Tensor:
+        x = x.clone()
+        x[0, :, :, 2] = 0
+        return x
+
+    found = said(learner, changed(task, emptied))
+    alone = changed(Task(*(Examples(*(t[:1] for t in part)) for part in task)), lambda x: x[..., [0, 1, 3, 4]])
+    torch.testing.assert_close(found[:1], said(learner, alone), rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(found[1:], said(learner, task)[1:], rtol=1e-8, atol=1e-8)
+
+
 def test_the_order_of_rows_says_nothing(learner: Tabular, task: Task) -> None:
     order = torch.randperm(14, generator=generator("rows"))
     moved = task._replace(support=Examples(*(t[:, order] for t in task.support)))

@@ -138,4 +138,5 @@ def test_label_next_refuses(place: Path, refused) -> None:
     assert "at least 1" in refused("label-next", task, pool, "--count=0")
     assert "ends in .csv" in refused("label-next", task, pool, "--out", pool)
     assert "--support" in refused("label-next", place / "classes" / "best.safetensors", pool)
-    assert "about classes" in refused("label-next", place / "waves.safetensors", place / "wave.npz")
+    waves = place / "waves.safetensors"
+    assert "about classes" in refused("label-next", waves, place / "wave.npz", "--strategy=margin")

@@ -21,6 +21,7 @@ from quickstudy.core.errors import UserError
 from quickstudy.core.files import check_place, write_whole
 from quickstudy.core.learner import MetaLearner
 from quickstudy.core.source import Source, Split
+from quickstudy.evaluate import name_of
 from quickstudy.learners import LEARNERS, make
 from quickstudy.questions.forecast import Forecast, Reach
 from quickstudy.questions.forecast_picture import forecast_figure
@@ -111,7 +112,7 @@ def _learner_and_source(options: Namespace) -> tuple[str, MetaLearner, Source]:
     source = build(options.tasks.as_dict(), "tasks")
     if options.checkpoint:
         trained = checkpoint.load(options.checkpoint)
-        return str(trained.card["learner"]["name"]), trained.learner, source
+        return name_of(trained.learner, "learner"), trained.learner, source.read_by(trained.reader)
     if LEARNERS[named].trained:
         raise UserError(f"{named} has to be trained first: give the checkpoint that `quickstudy train` wrote.")
     given = options.learner.as_dict()

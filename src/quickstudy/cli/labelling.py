@@ -19,14 +19,14 @@ from quickstudy.core.errors import UserError, nearest
 from quickstudy.core.files import check_place, write_whole
 from quickstudy.core.task import Examples, examples
 from quickstudy.evaluate import dtype_of
-from quickstudy.questions.labelling import DEFAULT, STRATEGIES, Asked, label_next
+from quickstudy.questions.labelling import DEFAULT, STRATEGIES, Asked, label_next, suited
 
 
 def _add(parser: ArgumentParser) -> None:
     parser.add_argument("task", type=str, help="what `quickstudy adapt` wrote, or a checkpoint together with --support")
     parser.add_argument("inputs", type=str, nargs="+", help="what is not labelled yet, as `predict` takes it")
     parser.add_argument("--support", type=str | None, default=None, help="the examples labelled so far")
-    parser.add_argument("--strategy", type=str, default=DEFAULT, help=f"one of: {', '.join(STRATEGIES)}")
+    parser.add_argument("--strategy", type=str, default=DEFAULT, help=f"{DEFAULT}, or one of: {', '.join(STRATEGIES)}")
     parser.add_argument("--count", type=int, default=5, help="how many to name")
     parser.add_argument("--seed", type=int, default=0, help="decides among equals")
     parser.add_argument("--checkpoint", type=str | None, default=None, help="the learner, if it was moved")
@@ -37,7 +37,7 @@ def _add(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     check_seed(options.seed, "--seed")
     check_least(options, count=1)
-    if options.strategy not in STRATEGIES:
+    if options.strategy not in (DEFAULT, *STRATEGIES):
         raise UserError(f"unknown --strategy {options.strategy!r}: {nearest(options.strategy, STRATEGIES)}")
     if options.out:
         if not options.out.endswith(".csv"):
@@ -51,7 +51,8 @@ def run(options: Namespace) -> int:
     pool = torch.cat([rows.x for rows in read.values()])
     pool = pool.to(dtype_of(task.learner) or pool.dtype)
     asked = Asked(task.learner, task.state, pool, support, len(task.classes))
-    chosen = label_next(asked, options.strategy, options.count, options.seed)
+    strategy = suited(asked) if options.strategy == DEFAULT else options.strategy
+    chosen = label_next(asked, strategy, options.count, options.seed)
     names = names_of(read)
     if task.classes:
         guesses = task.labels(pool[chosen])
@@ -64,7 +65,7 @@ def run(options: Namespace) -> int:
         write_whole(options.out, text.getvalue().encode())
     for number, (name, guess) in enumerate(rows, 1):
         print(f"{number}. {name} (now taken for {guess})")
-    print(f"{options.strategy}: label these {len(rows)} of {len(pool)} first, then adapt to all that are labelled")
+    print(f"{strategy}: label these {len(rows)} of {len(pool)} first, then adapt to all that are labelled")
     if options.out:
         print(f"wrote {options.out}")
     return 0

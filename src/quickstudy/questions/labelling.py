@@ -20,8 +20,8 @@ from quickstudy.core.task import Examples, State, examples, join_rows, map_tenso
 from quickstudy.evaluate import evaluating
 from quickstudy.questions.row_features import behind_network, row_features
 
-DEFAULT = "margin"
-"""The strategy taken unless another is named; benchmarks/labelling.py says which is best on validation tasks."""
+DEFAULT = "auto"
+"""Stands for the strategy that suits the task: `suited`."""
 AHEAD = 40
 """Candidates that `lookahead` tries, at most: those whose label is least sure."""
 SEEN = 100
@@ -147,6 +147,14 @@ STRATEGIES: dict[str, Strategy] = {
 }
 
 
+def suited(asked: Asked) -> str:
+    """The strategy taken unless one is named: for classes that which is best on validation tasks
+    (benchmarks/labelling.py), for values the learner's own deviations, or distances where it says none."""
+    if isinstance(asked.learner.objective, Classification):
+        return "diverse"
+    return "entropy" if isinstance(asked.learner.objective, GaussianRegression) else "k-centre"
+
+
 def label_next(asked: Asked, strategy: str = DEFAULT, count: int = 1, seed: int = 0) -> list[int]:
     """The numbers of the rows of the pool to label next, the first one first.
 
@@ -159,6 +167,7 @@ def label_next(asked: Asked, strategy: str = DEFAULT, count: int = 1, seed: int 
     >>> label_next(Asked(learner, learner.adapt(known), pool, known, 2), "margin")
     [1]
     """
+    strategy = suited(asked) if strategy == DEFAULT else strategy
     if strategy not in STRATEGIES:
         raise UserError(f"unknown strategy {strategy!r}: {nearest(strategy, STRATEGIES)}")
     if count < 1 or not len(asked.pool):

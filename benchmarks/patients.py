@@ -193,8 +193,8 @@ def section(name: str = "patients") -> str:
     parts += [
         f"± is the 95 % interval over patients, the tasks of a patient averaged ({found['tasks']} tasks). In brackets: "
         "whether it is better (+) or worse (-) than the plain baseline that was best on the valid patients "
-        f"({plain}), paired by patient; = where the interval does not tell. The motor scores of Parkinson's disease were "
-        "interpolated between visits by those who published them, which makes the last reading hard to beat. "
+        f"({plain}), paired by patient; = where the interval does not tell. The motor scores of Parkinson's disease "
+        "were interpolated between visits by those who published them, which makes the last reading hard to beat. "
         f"{found['seconds']:g} seconds of processor time a training on {found['hardware']}. "
         "`python benchmarks/patients.py`",
     ]

@@ -232,7 +232,8 @@ def pages() -> dict[Path, str]:
     if compared:
         tables = [f"## {path.stem.removeprefix('catalogue_')}\n\n{path.read_text()}" for path in compared]
         about = "Every learner that fits, with the same seconds of training, on the same unseen tasks. Few seconds on "
-        about += "two cores favour what learns quickly: read the tables for that, and the published rows for the rest."
+        about += "two cores favour what learns quickly: read the tables for that, and the published rows for the rest. "
+        about += "The machine had other work at most of these runs: how far each method came is told by its steps."
         said[ROOT / "docs" / "compared.md"] = "\n".join(["# Methods compared\n", about + "\n", *tables])
     speed = read("speed")
     if speed:

@@ -38,6 +38,7 @@ def save(folder: Path, x: np.ndarray, y: object, names: tuple[str, str] = ("x", 
 def test_tasks_are_those_of_memory(shape: str, fortran: bool, tmp_path: Path) -> None:
     sizes, kind = SHAPES[shape]
     x = np.random.default_rng(0).integers(0, 2 if kind is bool else 256, (CLASSES * EACH, *sizes)).astype(kind)
+    x = x / np.float32(255) if kind is np.float32 and len(sizes) == 3 else x  # images of real numbers lie in [0, 1]
     y = [f"class {i % CLASSES}" for i in range(len(x))]
     path = save(tmp_path, np.asfortranarray(x) if fortran else x, y)
     for options in ({"way": 3, "query": 4}, {"way": "2-4", "shot": "1-3", "query": 2}):

@@ -142,8 +142,8 @@ def test_training_options(refused, tmp_path: Path) -> None:
     out = f"--out={tmp_path / 'run'}"
     assert f"--train.seed is {10**30}" in refused("train", f"--train.seed={10**30}", out)
     sines = ["train", "--tasks=sinusoid", "--learner=maml", out, *FAST]
-    assert "number of inner steps is -1" in refused(*sines, "--learner.inner_steps=-1")
-    assert "not enough memory" in refused(*sines, "--net=mlp", "--net.width=1000000000")
+    assert "inner_steps is -1" in refused(*sines, "--learner.inner_steps=-1")
+    assert "width is 1000000000" in refused(*sines, "--net=mlp", "--net.width=1000000000")
     assert "--config needs" in refused("train", "--config")
     assert "--config needs" in refused("train", "--config=", "--quiet")
     assert "--resume needs the folder" in refused("train", "--resume", "--out", "--quiet")

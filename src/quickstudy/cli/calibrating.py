@@ -139,7 +139,7 @@ def _percent(value: float) -> str:
 def _table(*names: str) -> Table:
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for i, name in enumerate(names):
-        table.add_column(Text(name), justify="right" if i else "left", overflow="fold")
+        table.add_column(Text(name), justify="right" if i else "left", overflow="fold", no_wrap=not i)
     return table
 
 

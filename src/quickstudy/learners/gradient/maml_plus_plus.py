@@ -16,9 +16,6 @@ from quickstudy.learners.gradient.fine_tuning import FineTuning
 from quickstudy.nets import Net
 from quickstudy.nets.norm import ChannelNorm
 
-UNIT = 8
-"""Of learnt rates, in inner_lr: Adam would move a rate of 0.01 by a tenth of itself a step, and training breaks off."""
-
 
 class MAMLPlusPlus(FineTuning):
     """MAML with four improvements, each of which can be turned off (Antoniou et al. 2019, arXiv 1810.09502).
@@ -35,8 +32,7 @@ class MAMLPlusPlus(FineTuning):
     the first step's rates. first_order (throughout), eval_steps, memory: as in MAML; the last step's rates go on.
     Departures: the v_k and the order change from task to task, not from epoch to epoch, the v_k to 0 without a floor;
     a query after k steps is normalised as the support of step k + 1; norms use statistics of the rows at hand, as
-    the paper's code does in the end, and keep no running ones; rates are kept in units of UNIT * inner_lr, so that Adam
-    moves small ones in proportion to the paper's 0.1. The outer rate's cosine is the training loop's.
+    the paper's code does in the end, and keep no running ones; rates in units of 2 inner_lr, or Adam upsets small ones.
 
     >>> import quickstudy as qs
     >>> learner = MAMLPlusPlus(qs.nets.MLP((1,), out=1), qs.Regression(), inner_steps=2)
@@ -81,7 +77,7 @@ class MAMLPlusPlus(FineTuning):
         norms = [name for name, module in net.named_modules() if isinstance(module, ChannelNorm) and norm_per_step]
         self.placed = [f"{name}.{part}" for name in norms for part in ("weight", "bias")]
         self.moved = [name for name, _ in net.named_parameters() if name not in self.placed]
-        self.rates = nn.ParameterList(torch.full((inner_steps,), 1 / UNIT) for _ in self.moved if learnt_rates)
+        self.rates = nn.ParameterList(torch.full((inner_steps,), 0.5) for _ in self.moved if learnt_rates)
         self.sets = nn.ParameterList(torch.stack([net.get_parameter(n).data] * inner_steps) for n in self.placed)
         self.register_buffer("met", torch.zeros((), dtype=torch.long))
 
@@ -93,11 +89,11 @@ class MAMLPlusPlus(FineTuning):
         return self.shared_start(support)
 
     def rate(self) -> Any:
+        lr = self.inner_lr
         if not len(self.rates) and not self.placed:
-            return self.inner_lr
+            return lr
         # step by step: the rate of what moves, and what stands in the place of the rest afterwards
-        each = [(self.inner_lr * UNIT * rate).unbind() for rate in self.rates]
-        each = each or [(self.inner_lr,) * self.inner_steps] * len(self.moved)
+        each = [(2 * lr * rate).unbind() for rate in self.rates] or [(lr,) * self.inner_steps] * len(self.moved)
         moved = [dict(zip(self.moved, rates, strict=True)) for rates in zip(*each, strict=True)]
         placed = [dict(zip(self.placed, (s[k] for s in self.sets), strict=True)) for k in range(self.inner_steps)]
         return [{**rates, "placed": sets} for rates, sets in zip(moved, placed, strict=True)]
@@ -109,8 +105,7 @@ class MAMLPlusPlus(FineTuning):
 
     def shares(self) -> list[float]:
         """What the query loss after 1, 2, ... inner steps counts for in training, now."""
-        left = max(0.0, 1 - int(self.met) / self.multi_step_tasks) if self.multi_step_tasks else 0.0
-        each = left / self.inner_steps
+        each = max(0.0, 1 - int(self.met) / self.multi_step_tasks) / self.inner_steps if self.multi_step_tasks else 0.0
         return [each] * (self.inner_steps - 1) + [1 - each * (self.inner_steps - 1)]
 
     def meta_loss(self, tasks: Task) -> Tensor:

@@ -191,16 +191,22 @@ def trained(key: str, setting: Setting, source: Source, folder: Path) -> tuple[M
     return learner, spent
 
 
+def chosen(name: str, args: argparse.Namespace) -> dict[str, Setting]:
+    """The settings of one source, or what the command line makes of them."""
+    made = {key: SETTINGS[name][key] for key in args.learners or LEARNERS}
+    for key, setting in made.items():
+        options = {**setting.options, **json.loads(args.options)}
+        steps = max(1, int((args.steps or setting.steps) * args.share))
+        made[key] = replace(setting, steps=steps, lr=args.lr or setting.lr, options=options)
+    return made
+
+
 def of_source(name: str, args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Answer]]:
     """The rows of one source, and who gave the answers."""
     source, split = SOURCES[name], cast(Split, args.split)
     answers: dict[str, Answer] = {}
     seconds: dict[str, float] = {}
-    for key in args.learners or LEARNERS:
-        setting = SETTINGS[name][key]
-        options = {**setting.options, **json.loads(args.options)}
-        steps = max(1, int((args.steps or setting.steps) * args.share))
-        setting = replace(setting, steps=steps, lr=args.lr or setting.lr, options=options)
+    for key, setting in chosen(name, args).items():
         learner, seconds[key] = trained(key, setting, source, args.out / args.name / name / key)
         answers[key] = of_learner(learner)
     if not args.learners:
@@ -260,7 +266,7 @@ def main() -> None:
     if args.split != "test" or args.learners or len(found) < len(SOURCES):
         return
     rows = {name: rows for name, (rows, _) in found.items()}
-    settings = {name: {key: asdict(one) for key, one in each.items()} for name, each in SETTINGS.items()}
+    settings = {name: {key: asdict(one) for key, one in chosen(name, args).items()} for name in found}
     write(args.name, {"test_tasks": args.tasks, "rows": rows, "settings": settings, **machine()})
     drawn = picture(found["pictures"][1])
     write_whole(PICTURE if args.name == "completion" else args.out / args.name / "completion.png", drawn)
@@ -293,10 +299,11 @@ def section() -> str:
         "",
         f"{found['test_tasks']:,} unseen tasks each, the same for all; nats a value. The mean and the nearest point "
         "are given one deviation for all tasks, their root mean squared error on training tasks; the GP regressor is "
-        "scikit-learn's, an RBF kernel with noise whose scales are fitted to the context of each task. Every learner "
+        "scikit-learn's, an RBF kernel with noise whose scales are fitted to the context of each task: where all that "
+        "is shown has one value it is surer than it should be, which its log likelihood pays for. Every learner "
         f"was trained for about as many seconds of processor time, on {found['threads']} thread(s) of "
         f"{found['hardware']}, at one rate for all, with the defaults of each: a minute, where the papers take hours. "
-        "`python benchmarks/completion.py`",
+        "`python benchmarks/completion.py --share 0.5`",
     ]
     return "\n".join(parts)
 

@@ -175,15 +175,17 @@ def section() -> str:
         for method, score in found["rows"].get(shot, {"methods": {}})["methods"].items()
         if method != "tabular" and score["ahead"] <= 0
     ]
-    took = ", ".join(f"{method} {1000 * value:.0f}" for method, value in found["milliseconds"].items())
+    took = ", ".join(f"{method} {value:.0f}" for method, value in found["milliseconds"].items())
     mark = f"missed: not ahead of {', '.join(missed)}" if missed else "met"
     parts += [
         "PMLB, one table of every family of near-duplicates; AUC of one class against the rest, averaged over classes, "
         f"{found['draws']} draws of each table, at most {ASKED:,} rows asked; intervals (95 %) over tables, with the "
-        "draws of each averaged. Methods of scikit-learn with their defaults (columns scaled for the first and the last). "
+        "draws of each averaged. Methods of scikit-learn with their defaults (columns scaled for the first and last). "
+        "Tables of fewer than twice the labelled rows, or of more classes than these, are left out. "
         "Neither the prior, nor the training, nor the choice of the weights saw one of these tables. The mark, ahead "
         f"of each on average at 16 and 32 rows: {mark}. Milliseconds a task, learning and asking, the median: {took}, "
-        f"on {found['hardware']}, one thread. `python benchmarks/tabular.py`",
+        f"on {found['hardware']}, one thread each of two processes, with other work on the machine. "
+        "`python benchmarks/tabular.py`",
     ]
     return "\n".join(parts)
 

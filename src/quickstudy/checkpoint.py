@@ -26,6 +26,7 @@ from quickstudy.core.learner import MetaLearner
 from quickstudy.core.reader import Reader
 from quickstudy.core.source import Source
 from quickstudy.core.task import State
+from quickstudy.shipped import located
 from quickstudy.version import VERSION
 
 FORMAT = 1
@@ -187,7 +188,11 @@ def restore(card: Mapping[str, Any], tensors: dict[str, Tensor], where: object) 
 
 
 def load(path: str | Path) -> Checkpoint:
-    """A learner from its file, in eval mode on the CPU; see `read` for what is refused."""
+    """A learner from its file, or by the name of weights that are shipped ("tabular"), in eval mode on the CPU.
+
+    See `read` for what is refused.
+    """
+    path = located(path)
     tensors, card, digest = read(path, "learner")
     fitted = {name.removeprefix(READER): tensors.pop(name) for name in list(tensors) if name.startswith(READER)}
     learner = restore(card, tensors, path)

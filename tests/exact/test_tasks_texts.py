@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import sys
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -120,9 +121,15 @@ def test_tasks_lie_within_a_domain_and_whole_domains_may_be_held_out() -> None:
 def test_equal_texts_and_rare_classes() -> None:
     table = [*rows(), rows()[0], {"text": rows()[0]["text"], "label": "sell"}, {"text": "once", "label": "rare"}]
     with pytest.raises(UserError, match="'open the red lamp' stands in row 0 and row 54, as 'open': leave one out"):
+        Texts.of(table, duplicates="refuse", **SMALL).prepare()
+    with pytest.raises(UserError, match="row 0 and row 54, as 'open' and as 'sell'"):
+        Texts.of([*rows(), table[-2]], duplicates="refuse", **SMALL).prepare()
+    with pytest.warns(UserWarning, match="of their class, left out: 1; texts under more than one label, kept: 1"):
         Texts.of(table, **SMALL).prepare()
-    sizes = {(duplicates, fewest): len(Texts.of(table, duplicates=duplicates, fewest=fewest, **SMALL).prepare().x)
-             for duplicates in ("drop", "keep") for fewest in (1, 2)}  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        sizes = {(duplicates, fewest): len(Texts.of(table, duplicates=duplicates, fewest=fewest, **SMALL).prepare().x)
+                 for duplicates in ("drop", "keep") for fewest in (1, 2)}  # fmt: skip
     assert sizes == {("drop", 1): 56, ("drop", 2): 55, ("keep", 1): 57, ("keep", 2): 56}
 
 

@@ -43,8 +43,6 @@ TABLES: dict[str, tuple[str, str | bytes, str]] = {
     "a header alone": ("a.csv", "text,label\n", "holds no rows"),
     "no text": ("a.csv", GOOD + '"  ",open\n', "line 56, has no text in the column 'text': fill it in"),
     "no label": ("a.csv", GOOD + "open it,\n", "line 56, has nothing in the column 'label'"),
-    "twice": ("a.csv", GOOD + "open the red lamp,open\n", "'open the red lamp' stands in line 2 and line 56, as"),
-    "under two labels": ("a.csv", GOOD + "open the red lamp,sell\n", "line 2 and line 56, as 'open' and as 'sell'"),
     "one example": ("a.csv", GOOD + "only once,a\n", "class 'a' of the"),
     "no JSON": ("a.jsonl", objects() + "\n{text: 1}", "line 55, is no JSON"),
     "no objects": ("a.jsonl", objects() + "\n[1]", "line 55, is no object"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
@@ -36,8 +37,8 @@ class Texts(EncodedSource):
     Whole classes are held out for valid and test: by chance, or as `split_column` says, which then gives every row of
     a class the same one of train, valid, test. domain_column: the classes of a task come from one domain, and equal
     labels of two domains are two classes; `hold_out` "domains" holds out whole domains, "classes" some of each.
-    duplicates: a text that stands there twice is refused; "drop" keeps the first of equal texts of a class (a
-    text under two labels stays under both), "keep" all. fewest: classes with fewer texts are left out.
+    duplicates: "drop" keeps the first of equal texts of a class (a text under two labels stays under both) and warns,
+    "keep" keeps all, "refuse" takes no text that stands there twice. fewest: classes with fewer texts are left out.
 
     >>> rows = [{"text": f"{verb} the {noun} {i}", "label": verb} for i, noun in enumerate(["lamp", "door", "oven"] * 3)
     ...     for verb in ["open", "close", "paint", "lift", "wash", "sell"]]
@@ -64,7 +65,7 @@ class Texts(EncodedSource):
         scheme: str = "fixed",
         encoder: str = HASHED,
         size: int = 256,
-        duplicates: str = "refuse",
+        duplicates: str = "drop",
         fewest: int = 1,
         valid_fraction: float = 0.2,
         test_fraction: float = 0.2,
@@ -105,7 +106,7 @@ class Texts(EncodedSource):
         scheme: str = "fixed",
         encoder: str = HASHED,
         size: int = 256,
-        duplicates: str = "refuse",
+        duplicates: str = "drop",
         fewest: int = 1,
         valid_fraction: float = 0.2,
         test_fraction: float = 0.2,
@@ -233,6 +234,11 @@ def once(records: Records, texts: Sequence[str], labels: Sequence[str], refuse: 
         if (text, label) not in known:
             known.add((text, label))
             rows.append(i)
+    again, both = len(texts) - len(rows), len(rows) - len(first)
+    if again or both:
+        said = [f"texts that repeat another of their class, left out: {again}"] * bool(again)
+        said += [f"texts under more than one label, kept: {both}"] * bool(both)
+        warnings.warn(f"{records.where}: {'; '.join(said)} (`quickstudy data check` names some)", stacklevel=2)
     return rows
 
 

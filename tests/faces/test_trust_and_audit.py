@@ -54,7 +54,7 @@ def test_calibrate_and_predict(place: Path, capsys) -> None:
     few = ["--fit_tasks=60", "--test_tasks=40"]
     assert run("calibrate", learner, *few, "--shots=1,2", "--json", place / "shown.json") == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert "3-way 1-shot" in said and "3-way 2-shot" in said and "of tasks" in said
+    assert "3-way 1-shot" in said and "3-way 2-shot" in said and "learnt from 60 valid tasks" in said
     found = json.loads((place / "shown.json").read_text())["test"]
     assert [one["shot"] for one in found] == [[1, 1], [2, 2]] and len(found[0]["levels"]) == 6
     assert all(level["coverage"] > level["level"] - 0.15 for one in found for level in one["levels"])

@@ -47,7 +47,9 @@ DIFFERENCES = (
     "shifts and turns; here all read the same 64 features, of a small convolutional network that was trained as "
     "ProtoNet on the training characters and then kept as it was, and learn from the sequences stated, on the Vinyals "
     "split with turns by quarters as classes of their own. Adam and a cosine schedule; the paper: RMSProp. Reading the "
-    "memory is sharpened (the paper: plain cosines)."
+    "memory is sharpened (the paper: plain cosines). An earlier recipe, with about half the steps and rates that were "
+    "not chosen, had been scored on the test characters before: MANN 43.0 at the second and 60.3 at the tenth "
+    "presentation, SNAIL 70.0 and 92.8; this one was chosen on validation characters."
 )
 
 
@@ -64,10 +66,10 @@ class Setting:
 
 
 SETTINGS = {
-    "mann": Setting("MANN", "mann", 400, 2e-3),
-    "lstm": Setting("MANN without memory: an LSTM", "mann", 800, 2e-3, {"slots": 0}),
-    "snail": Setting("SNAIL", "snail", 300, 1e-3, {"length": 50, "filters": 32, "keys": [32] * 3, "values": [32] * 3}),
-    "fast_weights": Setting("fast weights", "fast_weights", 800, 1e-3),
+    "mann": Setting("MANN", "mann", 1100, 3e-3),
+    "lstm": Setting("MANN without memory: an LSTM", "mann", 1000, 3e-3, {"slots": 0}),
+    "snail": Setting("SNAIL", "snail", 400, 2e-3, {"length": 50, "filters": 32, "keys": [32] * 3, "values": [32] * 3}),
+    "fast_weights": Setting("fast weights", "fast_weights", 700, 1e-3),
 }
 PLAIN = {
     "centroid": "nearest centroid of pixels",
@@ -119,10 +121,11 @@ def embedded(source: ClassSource, steps: int, folder: Path) -> tuple[Features, f
     options = {"channels": 32, "pool": "stride", "out": FEATURES}
     train = source.reshaped(way=20, shot=1, query=5)
     learner = qs.make("protonet", train.spec, net_options=options)
-    begin = time.process_time()
+    begin, kept = time.process_time(), folder / "seconds.json"
     more: dict[str, Any] = {"resume": (folder / "last.safetensors").exists(), "valid_every": 0, "out": folder}
     qs.train(learner, train, steps=steps, meta_batch=1, lr=2e-3, **more)
-    spent = time.process_time() - begin
+    spent = time.process_time() - begin + (json.loads(kept.read_text()) if more["resume"] and kept.exists() else 0)
+    kept.write_text(json.dumps(spent))
     pool, net = source.prepare(), cast(torch.nn.Module, learner.net)
     with torch.no_grad():
         x = torch.cat([net(pool.gather(rows[None]))[0] for rows in torch.arange(len(pool.x)).split(500)])

@@ -154,6 +154,30 @@ def test_every_learner_meets_the_same_sequences() -> None:
     assert torch.equal(first, again) and not torch.equal(first, other)
 
 
+def test_a_learner_in_sequence_may_name_a_class_that_was_not_shown() -> None:
+    class New(FastWeights):
+        def sequence_predictions(self, x, y, weight=None):
+            return CLASSES.indicators(y).double()  # knows what it cannot know
+
+    learner = New(MLP((4,), width=6), CLASSES, hidden=7)
+    assert by_presentation(learner, apart(), tasks=20).mean(1) == 1.0
+
+
+def test_sequences_are_in_orders_of_their_own() -> None:
+    orders = []
+
+    class Watched(FastWeights):
+        def sequence_predictions(self, x, y, weight=None):
+            orders.append(y)
+            return super().sequence_predictions(x, y, weight)
+
+    learner = Watched(MLP((4,), width=6), CLASSES, hidden=7)
+    for seed in (0, 1):
+        by_presentation(learner, apart(), tasks=40, seed=seed)
+    first, second, other, _ = orders
+    assert not torch.equal(first, second) and not torch.equal(first, other)
+
+
 def test_what_cannot_be_measured_is_refused() -> None:
     with pytest.raises(UserError, match="real values"):
         by_presentation(CNP(qs.GaussianRegression(1), (1,)), GaussianProcess())

@@ -20,15 +20,11 @@ from typing import Any
 
 import torch
 from results import FOLDER, data_folder, machine, write
-from torch import Tensor
-from torch.nn import functional as F
 
 import quickstudy as qs
 from quickstudy.allocator import keep_memory
 from quickstudy.core.learner import MetaLearner
 from quickstudy.core.source import Source
-from quickstudy.inner.bilinear import description_sums
-from quickstudy.inner.closed import prototypes
 from quickstudy.learners import ESZSL
 from quickstudy.scores import harmonic_mean
 from quickstudy.tasks.zero_shot import DescribedSource
@@ -39,28 +35,6 @@ RATES = {"text": (1e-3, 3e-3), "image": (2e-3,)}
 STEPS = {"text": 600, "image": 400}
 PENALTIES = (0.01, 0.1, 1.0)
 LETTERS = "letters"
-
-
-class NearestDescription(MetaLearner):
-    """Nothing is learnt: the class whose description has the smallest angle to the row."""
-
-    kinds = ("zero-shot",)
-    trained = False
-    any_way = True
-    objective: qs.Classification
-
-    def __init__(self, objective: qs.Classification, description_shape: tuple[int, ...]):
-        super().__init__()
-        self.objective = objective
-        self.description_shape = description_shape
-
-    def adapt(self, support: qs.Examples, prior: qs.State | None = None) -> qs.State:
-        return description_sums(self.objective, support, prior)
-
-    def predict(self, state: qs.State, x: Tensor, weight: Tensor | None = None) -> Tensor:
-        towards = F.normalize(prototypes(state["sums"], state["counts"]), dim=-1)
-        logits = 10 * F.normalize(x.flatten(2), dim=-1) @ towards.transpose(1, 2)
-        return self.objective.hide_unseen(logits, state["counts"])
 
 
 def sources(kind: str, encoder: str, seen: int, way: int) -> DescribedSource:
@@ -137,8 +111,7 @@ def main() -> None:
             for name in LEARNERS + (() if kind == LETTERS else ("nearest description",)) + ("protonet, 1 shot",):
                 begin = time.process_time()
                 if name == "nearest description":
-                    spec = sources(kind, encoder, 0, 5).spec
-                    learner, chosen = NearestDescription(qs.Classification(5), spec.description_shape), {}
+                    learner, chosen = qs.make("nearest_description", sources(kind, encoder, 0, 5).spec), {}
                     row = judged(learner, kind, encoder, tasks)
                 elif name.startswith("protonet"):
                     learner, chosen = trained("protonet", shown(kind, encoder), kind, fewer)

@@ -38,13 +38,14 @@ SUITES: dict[str, Suite] = {
     "omniglot": Suite(
         {"name": "omniglot", "way": 5, "shot": 1, "query": 15},
         "handwritten characters, 5-way 1-shot, unseen characters at test",
-        options={"maml": {"inner_steps": 1, "inner_lr": 0.4, "eval_steps": 3}},
         published={
             "maml": "98.7 ± 0.4", "reptile": "97.68 ± 0.04", "meta_sgd": "99.53 ± 0.26", "maml_plus_plus": "99.47",
             "matching": "98.1", "protonet": "98.8", "relation": "99.6 ± 0.2", "snail": "99.07 ± 0.16", "mann": "82.8",
         },
         differences="Published rows: tens of thousands of steps on 1,200 random characters with rotations, 15 queries "
-        "or fewer; here the Vinyals split and a budget of seconds. MAML and Reptile are transductive, as published.",
+        "or fewer; here the Vinyals split and a budget of seconds. MAML and Reptile are transductive, as published. "
+        "MAML takes 5 inner steps of 0.1, where the paper's took 1 of 0.4 and 3 when tested: after as many seconds "
+        "69 % in place of 42 % right on validation tasks.",
     ),
     "glyphs": Suite(
         {"name": "glyphs", "way": 5, "shot": 1, "query": 15},

@@ -27,6 +27,7 @@ from quickstudy.tasks import (
     Pictures,
     Prior,
     Series,
+    SeriesClasses,
     Sinusoid,
     Table,
     TablePrior,
@@ -89,6 +90,10 @@ ROWS: dict[str, Callable[[Path], Source]] = {
     "series-between": lambda data: series(data, shot="2-4", kind="interpolate"),
     "series-in-time": lambda data: series(data, 2, 1, hold_out="time"),
     "series-past-in-time": lambda data: series(data, hold_out="time", past=4.0, query="1-2"),
+    "series_classes": lambda data: SeriesClasses(str(data / "shapes"), **{**EPISODE, "way": 2}, length=9),
+    "series_classes-whole-sets": lambda data: SeriesClasses(
+        str(data / "shapes"), **EPISODE, length=9, standardise=False, valid_sets="waves0", test_sets="waves1"
+    ),
     "described": lambda data: Described(str(data / "described.npz"), way=3, query=3, **THIRDS),
     "described-on-disk": lambda data: Described(str(data / "mapped"), way=3, query=3, **THIRDS),
     "described-variable": lambda data: Described(str(data / "described.npz"), "2-4", "2-4", **THIRDS),
@@ -159,6 +164,17 @@ def write_tables(folder: Path) -> None:
             (folder / "tables" / f"table{i}.tsv").write_text("\n".join(rows).replace(",", "\t") + "\n")
 
 
+def write_shapes(folder: Path) -> None:
+    """Three sets of series, ten classes each, some of them shorter than others."""
+    rng = np.random.default_rng(3)
+    for number in range(3):
+        for part in ("TRAIN", "TEST"):
+            place = folder / f"waves{number}" / f"waves{number}_{part}.tsv"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            rows = [[c, *rng.normal(c, 1, 12).round(3), "NaN" if c % 2 else 0.5] for c in range(10) for _ in range(6)]
+            place.write_text("\n".join("\t".join(map(str, row)) for row in rows) + "\n")
+
+
 def descriptions() -> np.ndarray:
     """Two by two random numbers for each class."""
     return np.random.default_rng(1).random((CLASSES, 2, 2), dtype=np.float32)
@@ -184,6 +200,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     np.save(folder / "mapped" / "descriptions.npy", descriptions())
     np.savez(folder / "described.npz", x=x, y=np.array(y), attributes=descriptions(), classes=np.unique(y)[::-1])
     write_tables(folder)
+    write_shapes(folder / "shapes")
     words = [f"{text}\t{name}\tdomain {place % 2}" for text, name, place in zip(*said().values(), strict=True)]
     (folder / "intents.tsv").write_text("\n".join(["text\tlabel\tdomain", *words]) + "\n")
     characters = [f"Alphabet{i // 5}/character{i % 5 + 1:02}" for i in range(CLASSES * 2)]

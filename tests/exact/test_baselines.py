@@ -96,6 +96,13 @@ def test_chance_gives_the_mean_of_the_targets() -> None:
     torch.testing.assert_close(deviation, torch.full_like(mean, 1.0 + objective.floor), rtol=1e-4, atol=0.0)
 
 
+def test_many_classes_of_one_row_are_no_warning() -> None:
+    x = torch.randn(1, 25, 3)
+    support = Examples(x, torch.arange(25).unsqueeze(0), torch.ones(1, 25))
+    learner = Logistic(Classification(25))
+    assert learner.predict(learner.adapt(support), x).shape == (1, 25, 25)
+
+
 def test_linear_probe_is_logistic_regression_on_unit_features() -> None:
     tasks, net = classes(), mlp()
     found = predictions(LinearProbe(net, CLASSES, classes=9, strength=2.0), tasks).softmax(-1)
@@ -157,5 +164,6 @@ def test_every_baseline_without_parameters_says_so() -> None:
         "centroid",
         "logistic",
         "ridge",
+        "nearest_description",
         "scratch",
     }

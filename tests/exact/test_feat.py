@@ -40,10 +40,10 @@ def predictions(model: MetaLearner, given: Task) -> Tensor:
 
 def attended(feat: FEAT, x: Tensor, heads: int) -> Tensor:
     """What the attention makes of one set (n, d), head by head."""
-    a, parts = feat.attention, []
-    for q, k, v in zip(*((x @ f.weight.T).chunk(heads, 1) for f in (a.ask, a.key, a.value)), strict=True):
+    a, parts = feat.attention.attention, []
+    for q, k, v in zip(*((x @ f.weight.T).chunk(heads, 1) for f in (a.query, a.key, a.value)), strict=True):
         parts.append((q @ k.T / q.shape[1] ** 0.5).softmax(1) @ v)
-    moved = x + torch.cat(parts, 1) @ a.out.weight.T + a.out.bias
+    moved = x + torch.cat(parts, 1) @ a.merge.weight.T + a.merge.bias
     return F.layer_norm(moved, (x.shape[1],)) if feat.normalise else moved
 
 
@@ -51,8 +51,8 @@ def test_attention_that_adds_nothing_is_protonet() -> None:
     feat, given = learner(normalise=False), tasks()
     moved = predictions(feat, given)
     with torch.no_grad():
-        feat.attention.out.weight.zero_()
-        feat.attention.out.bias.zero_()
+        feat.attention.attention.merge.weight.zero_()
+        feat.attention.attention.merge.bias.zero_()
     seen = CLASSES.seen(given.support).bool().unsqueeze(1)
     plain = predictions(ProtoNet(feat.net, CLASSES), given)
     found = predictions(feat, given)

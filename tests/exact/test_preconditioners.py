@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -13,7 +15,7 @@ from quickstudy.core.learner import MetaLearner
 from quickstudy.core.task import Task
 from quickstudy.learners import MAML, MetaCurvature, WarpGrad
 from quickstudy.learners.gradient.meta_curvature import curved, modes
-from quickstudy.nets import RowNet
+from quickstudy.nets import Projection, RowNet
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:
@@ -24,6 +26,12 @@ def jitter(module: nn.Module, size: float = 0.1) -> None:
     with torch.no_grad():
         for i, p in enumerate(module.parameters()):
             p.add_(size * noise(*p.shape, seed=i))
+
+
+def map_x(tasks: Task, change: Callable[[Tensor], Tensor]) -> Task:
+    """The tasks with other rows."""
+    support, query = (part._replace(x=change(part.x)) for part in tasks)  # type: ignore[arg-type]
+    return Task(support, query)
 
 
 def slopes(learner: MetaLearner, tasks: Task, module: nn.Module) -> list[Tensor]:
@@ -127,6 +135,48 @@ def test_warp_layers_stand_behind_the_hidden_layers() -> None:
         close(found[t], answer(tasks.query.x[t], own).detach())  # type: ignore[index]
 
 
+def projection(objective: Objective) -> Projection:
+    torch.manual_seed(0)
+    net = Projection((5,), objective.size, width=6).double()
+    jitter(net, 0.4)
+    return net
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES, ids=IDS)
+def test_warp_grad_with_identities_is_maml_on_a_projection(objective: Objective) -> None:
+    nets = [projection(objective) for _ in range(2)]
+    same(WarpGrad(nets[0], objective, 3, 0.2).double(), MAML(nets[1], objective, 3, 0.2), rows(objective))
+
+
+@pytest.mark.parametrize("out", [2, None])
+def test_warp_layers_of_a_projection_stand_behind_its_units_and_its_sum(out: int | None) -> None:
+    """By hand, one task: a step on the weights between the warp layers, and what comes out after it."""
+    objective, net = Regression(2), projection(Regression(2))
+    if out is None:  # the sum itself is the answer, and nothing comes after it
+        net = Projection((2,), None, width=6).double()
+        jitter(net, 0.4)
+    learner, tasks = WarpGrad(net, objective, 1, 0.2).double(), rows(objective)
+    jitter(learner.warps)
+    if out is None:
+        tasks = map_x(tasks, lambda x: x[..., :2])
+    found = predictions(learner, tasks)
+    warps = [(w.weight.detach(), w.bias.detach()) for w in learner.warps]  # type: ignore
+    assert len(warps) == (2 if out else 1)
+    for t in range(3):
+        own = [p.detach().clone().requires_grad_() for p in net.parameters()]
+
+        def answer(x: Tensor, own: list[Tensor]) -> Tensor:
+            h = torch.relu(x @ own[0].T + own[1]) @ warps[0][0].T + warps[0][1]
+            h = x + h @ own[2].T + own[3]
+            return (h @ warps[1][0].T + warps[1][1]) @ own[4].T + own[5] if out else h
+
+        part, kept = tasks.support, tasks.support.weight[t] > 0
+        value = (answer(part.x[t][kept], own) - part.y[t][kept]).square().mean()  # type: ignore[index]
+        grads = torch.autograd.grad(value, own)
+        moved = [(p - 0.2 * g).detach() for p, g in zip(own, grads, strict=True)]
+        close(found[t], answer(tasks.query.x[t], moved))  # type: ignore[index]
+
+
 def test_a_warp_layer_of_an_image_network_is_a_convolution_behind_a_block() -> None:
     learner = WarpGrad(conv4(2), Classification(2), inner_steps=0).double()
     jitter(learner.warps)
@@ -186,5 +236,5 @@ def test_the_start_learns_as_in_maml_with_the_warp_layers_as_constants(objective
 
 
 def test_warp_grad_says_what_it_cannot_take() -> None:
-    with pytest.raises(UserError, match=r"RowNet.*mlp or a conv4"):
+    with pytest.raises(UserError, match=r"RowNet.*mlp, a projection or a conv4"):
         WarpGrad(RowNet(nn.Linear(3, 2), 2), Regression(2))

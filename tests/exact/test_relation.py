@@ -81,3 +81,13 @@ def test_renaming_classes_renames_scores() -> None:
         other = relation.predict(relation.adapt(renamed), given.query.x)
     torch.testing.assert_close(other[..., names], plain)
     assert (plain[0, :, 0] - plain[0, :, 1]).abs().max() > 1e-4
+
+
+def test_scores_are_apart_before_training() -> None:
+    """Each layer of the judgement keeps the size of what goes through; torch's own start would leave a tenth."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        judge = RelationNet(MLP((5,), width=64), CLASSES).relation
+        assert isinstance(judge, MLP)
+        pairs = torch.randn(1, 500, 128)
+    assert 0.4 < float(judge(pairs).detach().std()) < 2

@@ -16,7 +16,7 @@ from quickstudy.core.errors import UserError
 from quickstudy.core.learner import MetaLearner
 from quickstudy.core.task import Examples, Task, examples
 from quickstudy.inner.bilinear import bilinear_loss, bilinear_ridge
-from quickstudy.learners import DAP, ESZSL, DeViSE, ProtoNet, SemanticProtoNet
+from quickstudy.learners import DAP, ESZSL, DeViSE, NearestDescription, ProtoNet, SemanticProtoNet
 from quickstudy.nets import MLP
 from quickstudy.testing import synthetic_tasks
 
@@ -240,6 +240,36 @@ def test_shares_and_attributes_are_fitted_by_likelihood() -> None:
     weight = full.query.weight[0]
     expected = (rows * weight).sum() / weight.sum() - (mean * mean.log() + (1 - mean) * (1 - mean).log()).mean()
     close(learner.meta_loss(full).detach(), expected.view(1))
+
+
+# --- NearestDescription ---
+
+
+def test_angles_to_the_mean_description_by_hand() -> None:
+    vectors, rows = normal(2, 5, 2, 2), normal(2, 7, 2, 2, seed=1)
+    order = torch.tensor([[2, 0, 1, 1, 2], [1, 2, 1, 1, 2]])  # in task 1 class 0 is not described
+    weight = torch.tensor([[1.0, 1.0, 1.0, 2.0, 0.0], [1.0] * 5], dtype=torch.float64)
+    learner = NearestDescription(CLASSES, (2, 2), (2, 2), scale=4.0)
+    found = learner.predict(learner.adapt(examples(vectors, order, weight)), rows)
+    for t in range(2):
+        for k in range(WAY):
+            own = (order[t] == k) * weight[t]
+            if not own.sum():
+                assert (found[t, :, k] < found[t].amin(-1) + 1e-9).all() and found[t, :, k].max() <= -1e4
+                continue
+            v = np.einsum("n,nij->ij", own, vectors[t]).ravel()
+            angle = [x.ravel() @ v / np.linalg.norm(x) / np.linalg.norm(v) for x in rows[t].numpy()]
+            close(found[t, :, k], 4.0 * torch.tensor(angle, dtype=torch.float64))
+
+
+def test_rows_and_descriptions_have_to_be_alike() -> None:
+    unlike, alike = (qs.Spec("zero-shot", (4,), way=3, description_shape=(size,)) for size in (5, 4))
+    assert [NearestDescription.fits(spec) for spec in (unlike, alike)] == [False, True]
+    assert not NearestDescription.fits(qs.Spec("classification", (4,), way=3))
+    with pytest.raises(UserError, match=r"^nearest_description .* shape \(4,\), descriptions of \(5,\): encode"):
+        qs.make("nearest_description", unlike)
+    with pytest.raises(UserError, match=r"^scale is 0: "):
+        qs.make("nearest_description", alike, scale=0)
 
 
 # --- all of them ---

@@ -26,6 +26,7 @@ IMAGES = Spec("classification", (1, 16, 16), way=3, train_classes=7)
 ROWS = Spec("classification", (4,), way=3, train_classes=7)
 WAVES = Spec("regression", (2,), y_size=1)
 DESCRIBED = Spec("zero-shot", (4,), way=3, train_classes=7, description_shape=(5,))
+ALIKE = Spec("zero-shot", (4,), way=3, train_classes=7, description_shape=(4,))
 
 
 def learner(name: str = "protonet", spec: Spec = ROWS, **options: Any) -> qs.MetaLearner:
@@ -86,7 +87,7 @@ def signed_again(path: Path, change: Callable[[dict[str, Any]], object]) -> None
 
 
 CASES: dict[str, tuple[str, Spec, dict[str, Any]]] = {
-    **{name: (name, next(s for s in (ROWS, WAVES, DESCRIBED) if s.kind in cls.kinds), {})
+    **{name: (name, next(s for s in (ROWS, WAVES, DESCRIBED, ALIKE) if cls.fits(s)), {})
        for name, cls in LEARNERS.items()},
     "maml-conv": ("maml", IMAGES, {"net_options": {"channels": 8}, "first_order": True}),
     "maml-stride": ("maml", IMAGES, {"net_options": {"channels": 8, "pool": "stride"}}),

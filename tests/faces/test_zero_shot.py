@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -41,6 +42,9 @@ def test_zero_shot_from_training_to_labels(
     capsys.readouterr()
     assert main(["predict", "task.safetensors", "q.npz"]) == 0
     assert "of the 3 labelled rows are right" in capsys.readouterr().out
+    assert main(["evaluate", best, *few]) == 0
+    assert "nearest_description" not in capsys.readouterr().out  # rows of 10 numbers, descriptions of 6
+    assert "nearest_description compares rows" in refused("evaluate", best, *few, "--baselines", "nearest_description")
     assert "zero-shot tasks show none" in refused("evaluate", best, "--shots", "1,2")
     assert "holds rows of shape (10,)" in refused("adapt", best, "q.npz", "--out", "other.safetensors")
     other = ["--tasks", "described", "--tasks.path", "e.npz", "--tasks.query", "3"]
@@ -55,3 +59,21 @@ def test_what_does_not_fit_is_refused(data: Path, refused: Callable[..., str]) -
     assert "described needs a path" in refused(*learner, "--tasks", "described", "--out", "x")
     assert "has no option --tasks.shot" in refused(*learner, *shape, "--tasks.shot", "3")
     assert "has no option 'shot'" in refused(*learner, *shape, "--valid.shot", "3")
+
+
+def test_where_rows_and_descriptions_are_alike_the_nearest_is_a_baseline(
+    data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    held = np.load(data / "d.npz")
+    np.savez(data / "a.npz", x=held["x"][:, :6], y=held["y"], descriptions=held["descriptions"])
+    shape = ["--tasks", "described", "--tasks.path", "a.npz", "--tasks.way", "3", "--tasks.query", "2"]
+    train = ["train", "--learner", "semantic_protonet", *shape, "--out", "run", "--train.steps", "2", "--quiet"]
+    assert main([*train, "--train.valid_tasks", "2"]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", "run/best.safetensors", "--test_tasks", "2"]) == 0
+    assert "nearest_description" in capsys.readouterr().out
+    words = ["verdict", *shape, "--seconds", "0.5", "--test_tasks", "4", "--learners", "eszsl", "--json", "v.json"]
+    assert main(words) == 0
+    card = json.loads((data / "v.json").read_text())
+    assert set(card["tried"]) == {"eszsl", "chance", "nearest_description"}
+    assert not [note for note in card["notes"] if "but chance" in note]

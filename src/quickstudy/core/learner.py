@@ -94,6 +94,11 @@ class MetaLearner(nn.Module, ABC):
         return self.meta_loss(tasks).mean()
 
     @classmethod
+    def fits(cls, spec: Spec) -> bool:
+        """Whether it can take such tasks."""
+        return spec.kind in cls.kinds
+
+    @classmethod
     def objective_for(cls, spec: Spec) -> Objective:
         """The objective that suits this method on such tasks."""
         if cls.says_deviation and spec.kind == "regression":

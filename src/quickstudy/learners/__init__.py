@@ -54,7 +54,7 @@ def make(
     if name in LEARNERS.wrappers:
         raise UserError(f"{name} goes around another learner where the tasks ask for it: name that learner.")
     if spec.kind not in cls.kinds:
-        fits = [k for family in FAMILIES.values() for k, c in family.items() if spec.kind in c.kinds]
+        fits = [k for family in FAMILIES.values() for k, c in family.items() if c.fits(spec)]
         raise UserError(
             f"{name} takes {' and '.join(cls.kinds)} tasks, and these are {spec.kind}: use {fits[0]}, say, or another "
             f"of the {len(fits)} that `quickstudy list learners` shows for {spec.kind}."
@@ -69,8 +69,10 @@ def make(
         "description_shape": spec.description_shape,
     }
     if "net" in known:
-        backbone = NETS[default_net(spec.x_shape, spec.encoded) if net == "auto" else net]
+        backbone = NETS[(spec.net or default_net(spec.x_shape, spec.encoded)) if net == "auto" else net]
         chosen: dict[str, Any] = {"out": objective.size if cls.net_output == "objective" else None}
+        if NETS.key(backbone) == spec.net:
+            chosen |= spec.net_options
         if "norm" in arguments(backbone):
             chosen["norm"] = cls.net_norm
         check_options(f"the net {NETS.key(backbone)}", backbone, net_options or {}, ("x_shape", "out"))

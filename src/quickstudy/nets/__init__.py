@@ -6,13 +6,22 @@ from quickstudy.nets.mlp import MLP
 from quickstudy.nets.net import Net, RowNet
 from quickstudy.nets.projection import Projection
 from quickstudy.nets.resnet12 import ResNet12
+from quickstudy.nets.text_layers import TextLayers
 from quickstudy.nets.transformer import Transformer
 
 NETS: Catalogue[Net] = Catalogue(
-    "net", {"conv4": Conv4, "resnet12": ResNet12, "mlp": MLP, "projection": Projection, "transformer": Transformer}
+    "net",
+    {
+        "conv4": Conv4,
+        "resnet12": ResNet12,
+        "mlp": MLP,
+        "projection": Projection,
+        "transformer": Transformer,
+        "text_layers": TextLayers,
+    },
 )
 
-__all__ = ["DEFAULTS", "MLP", "NETS", "Conv4", "Net", "Projection", "ResNet12", "RowNet", "Transformer"]
+__all__ = ["DEFAULTS", "MLP", "NETS", "Conv4", "Net", "Projection", "ResNet12", "RowNet", "TextLayers", "Transformer"]
 
 
 DEFAULTS = ("conv4", "mlp", "projection")

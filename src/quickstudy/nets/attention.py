@@ -14,11 +14,14 @@ from quickstudy.core.errors import UserError
 from quickstudy.nets.mlp import MLP
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, weight: Tensor | None = None, heads: int = 1) -> Tensor:
+def attend(
+    query: Tensor, key: Tensor, value: Tensor, weight: Tensor | None = None, heads: int = 1, dropout: float = 0.0
+) -> Tensor:
     """softmax(q k' / sqrt(d) + log w) v in each of `heads` equal parts of the columns: (task, m, width).
 
-    query: (task, m, width); key, value: (task, n, width); weight: (task, n). A row of weight w counts as w equal rows,
-    and one of weight 0 not at all, whatever it holds; where no row has any weight the result is 0.
+    query: (task, m, width); key, value: (task, n, width); weight: (task, n), or (task, m, n) where each query has its
+    own. A row of weight w counts as w equal rows, and one of weight 0 not at all, whatever it holds; where no row has
+    any weight the result is 0. dropout: the share of the softmax that is left out by chance.
 
     >>> query, key, value = torch.ones(1, 1, 2), torch.ones(1, 2, 2), torch.tensor([[[1.0, 2.0], [7.0, 8.0]]])
     >>> attend(query, key, value, weight=torch.tensor([[3.0, 1.0]]))
@@ -26,13 +29,14 @@ def attend(query: Tensor, key: Tensor, value: Tensor, weight: Tensor | None = No
     """
     q, k, v = (t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in (query, key, value))
     if weight is None:
-        return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout).transpose(1, 2).flatten(2)
+    weight = weight.unsqueeze(1) if weight.dim() == 2 else weight
     counts = weight > 0
-    some = counts.any(1, keepdim=True)
+    some = counts.any(-1, keepdim=True)
     # without any row a softmax over nothing would be NaN: take all of them there, and then times 0
     bias = torch.where(counts, weight, 1).log().masked_fill(~counts & some, -torch.inf).to(q.dtype)
-    out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias[:, None, None, :])
-    return out.transpose(1, 2).flatten(2) * some.unsqueeze(-1)
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.unsqueeze(1), dropout_p=dropout)
+    return out.transpose(1, 2).flatten(2) * some
 
 
 RELU = math.sqrt(2)
@@ -55,25 +59,48 @@ class Attention(nn.Module):
     """Attention over `heads`: queries, keys, values and what comes out each go through a linear map
     (Vaswani et al. 2017, arXiv 1706.03762).
 
-    Keys have no bias: it would move all scores of a query alike, and so nothing.
+    Keys have no bias: it would move all scores of a query alike, and so nothing. Queries and values have one if `bias`.
+    dropout: of the softmax, in training.
     Raises UserError for a width that `heads` does not divide.
     """
 
     papers = ("vaswani2017attention",)
 
-    def __init__(self, width: int, heads: int):
+    def __init__(self, width: int, heads: int, bias: bool = True, dropout: float = 0.0):
         super().__init__()
         if heads < 1 or width < 1 or width % heads:
             raise UserError(f"attention of width {width} with {heads} heads: give a width that heads divides.")
         self.heads = heads
-        self.query = scaled(nn.Linear(width, width))
+        self.dropout = dropout
+        self.query = scaled(nn.Linear(width, width, bias=bias))
         self.key = scaled(nn.Linear(width, width, bias=False))
-        self.value = scaled(nn.Linear(width, width))
+        self.value = scaled(nn.Linear(width, width, bias=bias))
         self.merge = scaled(nn.Linear(width, width))
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, weight: Tensor | None = None) -> Tensor:
-        """(task, m, width), for queries (task, m, width) and keys and values (task, n, width)."""
-        return self.merge(attend(self.query(query), self.key(key), self.value(value), weight, self.heads))
+        """(task, m, width), for queries (task, m, width), keys and values (task, n, width), weights as in `attend`."""
+        dropout = self.dropout if self.training else 0.0
+        return self.merge(attend(self.query(query), self.key(key), self.value(value), weight, self.heads, dropout))
+
+
+class SetAttention(nn.Module):
+    """Vectors moved by what they see in others of their set, in the form of FEAT (Ye et al. 2020, arXiv 1812.03664):
+
+        x_i + W_o sum_j a_ij W_v x_j + b_o,   a_ij = softmax_j (W_q x_i . W_k x_j / sqrt(size / heads))
+
+    and a layer norm after it if `normalise`. `dropout` falls on a and on what is added, in training. The order of the
+    set does not matter. With W_o = 0, b_o = 0 and no norm it is the identity.
+    """
+
+    def __init__(self, size: int, heads: int = 1, normalise: bool = True, dropout: float = 0.0):
+        super().__init__()
+        self.attention = Attention(size, heads, bias=False, dropout=dropout)
+        self.norm = nn.LayerNorm(size) if normalise else nn.Identity()
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, sees: Tensor) -> Tensor:
+        """(task, n, d) -> (task, n, d). sees: (task, n or 1, n), whom each looks at; who sees no one reads zeros."""
+        return self.norm(x + self.dropout(self.attention(x, x, x, sees.to(x.dtype))))
 
 
 class RowBlock(nn.Module):

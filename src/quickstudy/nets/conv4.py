@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from quickstudy.core.errors import UserError
 from quickstudy.core.task import State
-from quickstudy.nets.net import Net
+from quickstudy.nets.net import After, Net
 from quickstudy.nets.norm import ChannelNorm, Norm
 
 
@@ -69,14 +69,16 @@ class Conv4(Net):
         # one task's activations fit the cache, and memory stays flat in the meta-batch
         return 1 if not torch.cuda.is_available() else None
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, after: After | None = None) -> Tensor:
+        """after: put behind every block."""
         batch_statistics = any(n.uses_batch_statistics for n in self.norms)
         if batch_statistics and len(x) > 1:
-            return torch.cat([self.forward(x[t : t + 1]) for t in range(len(x))])
+            return torch.cat([self.forward(x[t : t + 1], after) for t in range(len(x))])
         h = channels_last(x.flatten(0, 1))
-        for kernel, norm in zip(self.kernels, self.norms, strict=True):
+        for i, (kernel, norm) in enumerate(zip(self.kernels, self.norms, strict=True)):
             assert isinstance(norm, ChannelNorm)
             h = self._block(h, kernel, norm, norm.weight, norm.bias)
+            h = h if after is None else after(i, h)
         h = h.flatten(1) if self.pool == "max" else h.mean((2, 3))
         return (h if self.head is None else self.head(h)).unflatten(0, x.shape[:2])
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from quickstudy.core.errors import UserError
 from quickstudy.core.task import State
-from quickstudy.nets.net import Net
+from quickstudy.nets.net import After, Net
 
 
 class MLP(Net):
@@ -46,12 +46,18 @@ class MLP(Net):
                 h = torch.relu(h)
         return h
 
-    def per_task(self, weights: State, x: Tensor) -> Tensor:
-        """forward with weights (task, *shape) of its own for every task."""
+    @property
+    def hidden(self) -> tuple[int, ...]:
+        """The units of each hidden layer."""
+        return (self.width,) * self.depth
+
+    def per_task(self, weights: State, x: Tensor, after: After | None = None) -> Tensor:
+        """forward with weights (task, *shape) of its own for every task, and `after` behind every hidden layer."""
         h = x.flatten(2)
         for i in range(len(self.layers)):
             w, b = weights[f"layers.{i}.weight"], weights[f"layers.{i}.bias"]
             h = torch.baddbmm(b.unsqueeze(1), h, w.transpose(1, 2))
             if i < self.depth:
                 h = torch.relu(h)
+                h = h if after is None else after(i, h)
         return h

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+
+After = Callable[[int, Tensor], Tensor]
+"""What is put behind hidden layers: the number of the layer and what comes out of it, to what goes on."""
 
 
 class Net(nn.Module, ABC):

@@ -55,11 +55,10 @@ class ChannelNorm(nn.Module):
 
     def normalised(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """forward for (n, task * channels, h, w), the channels of many tasks side by side, each scaled as its own."""
-        tasks = len(weight) // len(self.weight)
         if self.norm == "group":
-            return F.group_norm(x, self.groups * tasks, weight, bias, self.epsilon)
+            return F.group_norm(x, self.groups * self._tasks(weight), weight, bias, self.epsilon)
         if not self.uses_batch_statistics:
-            mean, variance = self.mean.repeat(tasks), self.variance.repeat(tasks)
+            mean, variance = self._averages(weight)
             return F.batch_norm(x, mean, variance, weight, bias, False, 0.0, self.epsilon)
         if self._store is None:
             return F.batch_norm(x, None, None, weight, bias, True, 0.0, self.epsilon)
@@ -89,9 +88,17 @@ class ChannelNorm(nn.Module):
                 rows = x.numel() // x.shape[1]
                 self._store.append(torch.stack([mean * turned, variance * (rows / max(rows - 1, 1))]))
             return out
-        tasks = len(weight) // len(self.weight)
-        mean, variance = self.mean.repeat(tasks) * turned, self.variance.repeat(tasks)
-        return affine(F.max_pool2d(x, 2), mean, variance, weight, bias, self.epsilon)
+        mean, variance = self._averages(weight)
+        return affine(F.max_pool2d(x, 2), mean * turned, variance, weight, bias, self.epsilon)
+
+    def _tasks(self, weight: Tensor) -> int:
+        """Of how many tasks the channels stand side by side that are scaled by `weight`."""
+        return len(weight) // len(self.weight)
+
+    def _averages(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """The running mean and variance of each channel, for the channels of as many tasks side by side."""
+        tasks = self._tasks(weight)
+        return self.mean.repeat(tasks), self.variance.repeat(tasks)
 
     @property
     def _store(self) -> list[Tensor] | None:

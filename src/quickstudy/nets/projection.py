@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from quickstudy.core.errors import UserError
 from quickstudy.core.task import State
-from quickstudy.nets.net import Net
+from quickstudy.nets.net import After, Net
 
 
 class Projection(Net):
@@ -54,13 +54,21 @@ class Projection(Net):
         h = x + self.up(torch.relu(self.down(x)))
         return self.last(h) if self.last is not None else h
 
-    def per_task(self, weights: State, x: Tensor) -> Tensor:
-        """forward with weights (task, *shape) of its own for every task."""
+    @property
+    def hidden(self) -> tuple[int, ...]:
+        """The columns of what goes from layer to layer: the units, and the sum if a layer comes after it."""
+        return (self.width,) if self.last is None else (self.width, math.prod(self.x_shape))
+
+    def per_task(self, weights: State, x: Tensor, after: After | None = None) -> Tensor:
+        """forward with weights (task, *shape) of its own for every task, and `after` behind what goes on."""
 
         def layer(name: str, h: Tensor) -> Tensor:
             w, b = weights[f"{name}.weight"], weights[f"{name}.bias"]
             return torch.baddbmm(b.unsqueeze(1), h, w.transpose(1, 2))
 
         x = x.flatten(2)
-        h = x + layer("up", torch.relu(layer("down", x)))
-        return layer("last", h) if self.last is not None else h
+        h = torch.relu(layer("down", x))
+        h = x + layer("up", h if after is None else after(0, h))
+        if self.last is None:
+            return h
+        return layer("last", h if after is None else after(1, h))

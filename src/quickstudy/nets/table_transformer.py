@@ -71,11 +71,11 @@ class CellBlock(nn.Module):
         n = weight.shape[1]
         seen = self.before[0](h)
         asking, h = (seen[:, :, -1:], h[:, :, -1:]) if last else (seen, h)
-        looked = None if columns is None else columns.repeat_interleave(rows, 0)
+        looked = None if columns is None else columns.unsqueeze(1).expand(-1, rows, -1).flatten(0, 1)
         flat = seen.flatten(0, 1)
         h = h + self.columns(asking.flatten(0, 1), flat, flat, looked).unflatten(0, (tables, rows))
         seen = self.before[1](h).transpose(1, 2).flatten(0, 1)
-        looked = None if every is None else every.repeat_interleave(h.shape[2], 0)
+        looked = None if every is None else every.unsqueeze(1).expand(-1, h.shape[2], -1).flatten(0, 1)
         shown = seen[:, :n]
         h = h + self.rows(seen, shown, shown, looked).unflatten(0, (tables, h.shape[2])).transpose(1, 2)
         return h + self.down(F.gelu(self.up(self.before[2](h))))

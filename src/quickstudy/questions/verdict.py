@@ -36,7 +36,7 @@ CANDIDATES = {
 PLAIN = {
     "classification": ("chance", "centroid", "logistic", "linear_probe"),
     "regression": ("chance", "ridge", "scratch", "pooled", "linear_probe"),
-    "zero-shot": ("chance",),
+    "zero-shot": ("chance", "nearest_description"),
 }
 """What meta-learning has to beat: fits on a task's own rows, and ordinary training on all training tasks at once."""
 OPTIONS: dict[str, dict[str, Any]] = {"scratch": {"inner_lr": 0.01}}
@@ -113,8 +113,9 @@ class Case:
     @property
     def names(self) -> list[str]:
         """The methods that are tried, learners first."""
-        kind = self.source.spec.kind
-        return list(dict.fromkeys([*(self.learners or CANDIDATES[kind]), *PLAIN[kind]]))
+        spec = self.source.spec
+        plain = (name for name in PLAIN[spec.kind] if LEARNERS[name].fits(spec))
+        return list(dict.fromkeys([*(self.learners or CANDIDATES[spec.kind]), *plain]))
 
     def run(self, watch: Callable[[Trial], object] | None = None) -> Verdict:
         """The verdict; test tasks are met once, by the two methods that validation tasks chose.
@@ -184,8 +185,10 @@ class Case:
             notes.append(f"{plain} is trained on the rows of all training tasks at once, and shares what it finds too")
         if learner.transductive:
             notes.append(f"{ours} looks at all questions of a task at once, which {plain} does not")
-        if self.source.spec.kind == "zero-shot":
-            notes.append("of zero-shot tasks no plain baseline but chance is known")
+        if self.source.spec.kind == "zero-shot" and "nearest_description" not in self.names:
+            notes.append(
+                "no plain baseline but chance is known where rows and descriptions of zero-shot tasks differ in shape"
+            )
         return notes
 
     def _best(self, trials: Mapping[str, Trial], plain: bool) -> Trial:

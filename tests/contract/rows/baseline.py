@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
-from contract.rows.made import IMAGE, POINT, Row, blobs, conv, mlp, pairs, waves
+from contract.rows.made import IMAGE, POINT, VECTOR, Row, blobs, conv, mlp, pairs, waves
 from quickstudy.core import GaussianRegression, Regression
-from quickstudy.learners import Centroid, Chance, LinearProbe, Logistic, Pooled, Ridge, Scratch
+from quickstudy.learners import (
+    Centroid,
+    Chance,
+    LinearProbe,
+    Logistic,
+    NearestDescription,
+    Pooled,
+    Ridge,
+    Scratch,
+)
+
+GRID = (2, 3)
+"""A shape of descriptions that has to be flattened."""
 
 ROWS: dict[str, Row] = {
     "chance": Row(lambda: Chance(blobs())),
@@ -18,6 +30,8 @@ ROWS: dict[str, Row] = {
     "logistic-ragged": Row(lambda: Logistic(blobs()), ragged=True),
     "ridge": Row(lambda: Ridge(waves()), POINT),
     "ridge-vectors-ragged": Row(lambda: Ridge(Regression(2)), ragged=True),
+    "nearest_description": Row(lambda: NearestDescription(blobs(), VECTOR, VECTOR), description_shape=VECTOR),
+    "nearest_description-ragged": Row(lambda: NearestDescription(blobs(), GRID, GRID, 3.0), GRID, True, GRID),
     "scratch": Row(lambda: Scratch(mlp(blobs()), blobs(), inner_steps=10), ragged=True),
     "scratch-regression": Row(lambda: Scratch(mlp(waves(), POINT), waves(), inner_steps=10), POINT),
     "pooled": Row(lambda: Pooled(mlp(waves(), POINT), waves()), POINT),

@@ -17,6 +17,7 @@ from quickstudy.learners import (
     Reptile,
     WarpGrad,
 )
+from quickstudy.nets import Projection
 from quickstudy.nets.norm import Norm
 
 
@@ -123,6 +124,7 @@ ROWS: dict[str, Row] = {
     "warp_grad-3-steps": Row(lambda: WarpGrad(mlp(blobs()), blobs(), 3)),
     "warp_grad-regression": Row(lambda: WarpGrad(mlp(waves(), POINT), waves(), 2), POINT, ragged=True),
     "warp_grad-first-order": Row(lambda: WarpGrad(mlp(blobs()), blobs(), 2, first_order=True)),
+    "warp_grad-projection": Row(lambda: WarpGrad(Projection(VECTOR, 3, width=4), blobs(), 1), ragged=True),
     "warp_grad-conv-batch": Row(lambda: WarpGrad(conv("batch", pairs()), pairs(), 1), IMAGE, ragged=True),
     "meta_lstm": Row(lambda: lstm(blobs(), first_order=False)),
     "meta_lstm-first-order-ragged": Row(lambda: lstm(blobs()), ragged=True),

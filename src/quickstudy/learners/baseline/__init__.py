@@ -7,6 +7,7 @@ from quickstudy.learners.baseline.centroid import Centroid
 from quickstudy.learners.baseline.chance import Chance
 from quickstudy.learners.baseline.linear_probe import LinearProbe
 from quickstudy.learners.baseline.logistic import Logistic
+from quickstudy.learners.baseline.nearest_description import NearestDescription
 from quickstudy.learners.baseline.pooled import Pooled
 from quickstudy.learners.baseline.ridge import Ridge
 from quickstudy.learners.baseline.scratch import Scratch
@@ -16,9 +17,10 @@ TABLE: dict[str, type[MetaLearner]] = {
     "centroid": Centroid,
     "logistic": Logistic,
     "ridge": Ridge,
+    "nearest_description": NearestDescription,
     "scratch": Scratch,
     "pooled": Pooled,
     "linear_probe": LinearProbe,
 }
 
-__all__ = ["Centroid", "Chance", "LinearProbe", "Logistic", "Pooled", "Ridge", "Scratch"]
+__all__ = ["Centroid", "Chance", "LinearProbe", "Logistic", "NearestDescription", "Pooled", "Ridge", "Scratch"]

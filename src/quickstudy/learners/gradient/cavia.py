@@ -26,9 +26,9 @@ class CAVIA(FineTuning):
         conv4:  FiLM in the third block, (1 + G phi) z + B phi on its normalised channels z: a scale and a shift of
                 each task's own. The paper's FiLM layer has biases too, which the norm's scale and shift are here.
 
-    With a context of size 0 nothing is adapted. state: context (task, context), and nothing of the network; for
-    classification seen (task, way). `prior`: descent goes on from its context.
-    first_order, eval_steps, memory: as in MAML.
+    With a context of size 0 nothing is adapted; the paper's is 5 for functions and 100 for images. state: context
+    (task, context), and nothing of the network; for classification seen (task, way). `prior`: descent goes on from its
+    context. first_order, eval_steps, memory: as in MAML.
 
     Raises UserError for a negative size, or a network that is neither an mlp nor a conv4.
 

@@ -32,10 +32,10 @@ class WarpGrad(FineTuning):
 
     state: the adapted weights (task, *shape) without the warp layers, for classification seen (task, way). `prior`:
     descent goes on from there. eval_steps, memory: as in MAML.
-    Departures: warp layers are linear (a map of the units of an mlp, a 3x3 convolution in a conv4), where the paper's
-    may be any network; every theta_k on the way is used once, none is kept for later.
+    Departures: warp layers are linear (a map of the units of an mlp or a projection, a 3x3 convolution in a conv4),
+    where the paper's may be any network; every theta_k on the way is used once, none is kept for later.
 
-    Raises UserError for a network that is neither an mlp nor a conv4.
+    Raises UserError for a network that is none of these three.
     """
 
     papers = ("flennerhag2020warpgrad",)

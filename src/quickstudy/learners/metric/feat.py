@@ -11,7 +11,7 @@ from quickstudy.core.task import Examples, Inputs, State, Task, join_rows
 from quickstudy.inner.apply import apply_shared
 from quickstudy.inner.closed import class_state, class_sums, prototypes, squared_distances
 from quickstudy.nets import Net
-from quickstudy.nets.set_attention import SetAttention
+from quickstudy.nets.attention import SetAttention
 
 
 class FEAT(MetaLearner):

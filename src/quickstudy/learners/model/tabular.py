@@ -64,8 +64,9 @@ class Tabular(MetaLearner):
     def predict(self, state: State, x: Inputs, weight: Tensor | None = None) -> Tensor:
         support = Examples(state["x"], state["y"], state["weight"])
         seen, seat = self.objective.seen(support), self._seat(support, x)
-        # only the pairs of a task and a class that it shows are worked out
-        task, label = (torch.ones_like(seen) if is_tracing() else seen).nonzero(as_tuple=True)
+        # only the pairs of a task and a class that it shows are worked out, unless a program is traced
+        shown = torch.cartesian_prod(*map(torch.arange, seen.shape)) if is_tracing() else seen.nonzero()
+        task, label = shown.to(seen.device).unbind(1)
         pairs = zip(task.split(PAIRS), label.split(PAIRS), strict=True)
         said = F.logsigmoid(torch.cat([self._logits(support, seat, *pair) for pair in pairs]))
         logits = said.new_zeros(*seen.shape, said.shape[1]).index_put((task, label), said)
@@ -115,6 +116,5 @@ def _table(x: Inputs) -> Tensor:
 
 def _same_columns(support: Tensor, x: Tensor) -> None:
     if support.shape[-1] != x.shape[-1]:
-        raise UserError(
-            f"the support has {support.shape[-1]} columns and these rows have {x.shape[-1]}: give the same columns."
-        )
+        was, now = support.shape[-1], x.shape[-1]
+        raise UserError(f"the support has {was} columns and these rows have {now}: give the same columns.")

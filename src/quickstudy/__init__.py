@@ -1,6 +1,6 @@
 """quickstudy learns to learn: source -> tasks -> learner.adapt(support) -> state -> predict -> score."""
 
-from quickstudy import learners, nets, tasks
+from quickstudy import client, learners, nets, tasks
 from quickstudy.adaptation import AdaptedTask, adapt, load_task
 from quickstudy.checkpoint import load, save
 from quickstudy.core import Classification, GaussianRegression, Objective, Regression
@@ -9,6 +9,7 @@ from quickstudy.core.errors import UserError
 from quickstudy.core.learner import MetaLearner
 from quickstudy.core.source import Source, Spec, generator
 from quickstudy.core.task import Examples, State, Task, examples, select
+from quickstudy.estimator import FewShotClassifier, FewShotRegressor
 from quickstudy.evaluate import compare, evaluate
 from quickstudy.learners import make
 from quickstudy.pretrained import pretrained
@@ -19,6 +20,8 @@ __all__ = [
     "AdaptedTask",
     "Classification",
     "Examples",
+    "FewShotClassifier",
+    "FewShotRegressor",
     "GaussianRegression",
     "MetaLearner",
     "Objective",
@@ -31,6 +34,7 @@ __all__ = [
     "__version__",
     "adapt",
     "catalogue",
+    "client",
     "compare",
     "evaluate",
     "examples",

@@ -68,12 +68,18 @@ def _digest(tensors: Mapping[str, Tensor], card: str) -> str:
 
 def write(path: str | Path, kind: str, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> dict[str, Any]:
     """Write tensors with a card of this kind ("learner", "adapted" or "training"); return the card."""
+    card, content = packed(kind, tensors, facts)
+    write_whole(path, content)
+    return card
+
+
+def packed(kind: str, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
+    """The card that `write` returns, and the bytes that it writes."""
     card = {"format": FORMAT, "kind": kind, "quickstudy": VERSION, **facts}
     text = json.dumps(card, sort_keys=True)
     ready = {k: t.detach().cpu().contiguous().clone() for k, t in tensors.items()}
     metadata = {"quickstudy": text, "digest": _digest(ready, text)}
-    write_whole(path, safetensors.torch.save(ready, metadata=metadata))
-    return card
+    return card, safetensors.torch.save(ready, metadata=metadata)
 
 
 def read(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any], str]:
@@ -82,7 +88,26 @@ def read(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]
     Raises UserError for a file that is missing, truncated, foreign, newer, tampered with, or of
     another kind.
     """
-    metadata, tensors = _read(Path(path))
+    return _opened(path, kind, *_read(Path(path)))
+
+
+def unpacked(content: bytes, kind: str, where: str) -> tuple[dict[str, Tensor], dict[str, Any], str]:
+    """What `read` gives, from the bytes that `packed` made; `where` is what to call them.
+
+    Raises UserError as `read` does.
+    """
+    try:
+        size = int.from_bytes(content[:8], "little")
+        metadata = json.loads(content[8 : 8 + size]).get("__metadata__") or {}
+        tensors = safetensors.torch.load(content)
+    except (SafetensorError, ValueError, AttributeError, RecursionError) as error:
+        raise UserError(f"{where} is damaged ({error}): make it again.") from None
+    return _opened(where, kind, metadata, tensors)
+
+
+def _opened(
+    path: str | Path, kind: str, metadata: dict[str, str], tensors: dict[str, Tensor]
+) -> tuple[dict[str, Tensor], dict[str, Any], str]:
     card = _card(path, metadata)
     if _digest(tensors, metadata["quickstudy"]) != metadata["digest"]:
         raise UserError(f"{path} was changed after it was written (its digest differs): use the original file.")

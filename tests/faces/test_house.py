@@ -29,7 +29,7 @@ def test_a_file_is_one_room(path: Path) -> None:
 
 
 def test_nothing_can_run_code_from_a_file() -> None:
-    calls = r"torch\.load\(|yaml\.load\(|(?<!\.)\b(?:eval|exec)\("
+    calls = r"(?<!safetensors\.)torch\.load\(|yaml\.load\(|(?<!\.)\b(?:eval|exec)\("
     danger = re.compile(rf"import pickle|import marshal|allow_pickle=True|{calls}")
     assert not {str(path): found for path in SOURCES if (found := danger.findall(path.read_text()))}
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from torch import Tensor
+
+from quickstudy.core.errors import UserError
 
 
 class Rows(NamedTuple):
@@ -30,6 +33,9 @@ class Reader(ABC):
 
     fitted: dict[str, Tensor] | None = None
     """Tensors, as `load_fitted` took them; None for a reader that fits nothing."""
+    given_as: ClassVar[Literal["arrays", "cells", "frame", "texts"]] = "arrays"
+    """What `given` takes: cells, numbers (row, column) with NaN where one is missing; a frame, columns by name; texts;
+    or nothing, where rows in memory are arrays as the learner takes them."""
 
     @abstractmethod
     def read(self, path: str) -> Rows:
@@ -37,6 +43,20 @@ class Reader(ABC):
 
         Raises UserError if there is nothing to read, or it does not fit what the learner was trained on.
         """
+
+    def given(self, rows: Any) -> Tensor:
+        """Rows in memory as `read` makes them of a file: (n, *x_shape), float32. See `given_as` for what it takes.
+
+        Raises UserError for rows that do not fit what the learner was trained on.
+        """
+        raise UserError("this learner takes rows in memory as arrays of numbers: give those.")
+
+    def given_images(self, files: Sequence[bytes]) -> Tensor:
+        """Image files in memory as `read` makes them of files: (n, *x_shape), float32.
+
+        Raises UserError if one is damaged, or the learner takes no images.
+        """
+        raise UserError("this learner was not trained on images: give rows of the kind that it was trained on.")
 
     def unlabelled(self, path: str) -> str:
         """What to do where a file that should say labels or values does not, as the end of a sentence."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Self
 
@@ -47,6 +48,7 @@ class Spec:
     train_classes: how many classes the train split holds (0 for regression).
     encoded: whether the rows are what a frozen encoder made of texts or images, good features already.
     scaling: for values in units of their own, in which each task has a scale of its own.
+    net, net_options: the network that such rows are made for, by its name; "" where any will do.
     """
 
     kind: Literal["classification", "regression", "zero-shot"]
@@ -57,6 +59,8 @@ class Spec:
     description_shape: tuple[int, ...] = ()
     scaling: Scaling | None = None
     encoded: bool = False
+    net: str = ""
+    net_options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def support_shape(self) -> tuple[int, ...]:

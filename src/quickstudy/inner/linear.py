@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
@@ -30,7 +32,9 @@ def logistic(features: Tensor, y: Tensor, weight: Tensor, way: int, strength: fl
             continue
         model = LogisticRegression(C=strength, max_iter=1000)
         rows = features[t].detach().cpu()[kept].numpy()
-        model.fit(rows, labels, sample_weight=weight[t].cpu()[kept].numpy())
+        with warnings.catch_warnings():  # many classes of few rows are what a task is made of
+            warnings.filterwarnings("ignore", "The number of unique classes", UserWarning)
+            model.fit(rows, labels, sample_weight=weight[t].cpu()[kept].numpy())
         w, b = torch.from_numpy(model.coef_), torch.from_numpy(model.intercept_)
         if len(present) == 2:  # one column for the second class against the first
             w, b = torch.cat([-w, w]) / 2, torch.cat([-b, b]) / 2

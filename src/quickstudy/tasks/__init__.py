@@ -16,6 +16,7 @@ from quickstudy.tasks.pictures import Pictures
 from quickstudy.tasks.prior import Prior
 from quickstudy.tasks.reading import READERS
 from quickstudy.tasks.series import Series
+from quickstudy.tasks.series_classes import SeriesClasses
 from quickstudy.tasks.table import Table
 from quickstudy.tasks.table_prior import TablePrior
 from quickstudy.tasks.tables import Tables
@@ -36,6 +37,7 @@ TASKS: Catalogue[Source] = Catalogue(
         "table": Table,
         "tables": Tables,
         "series": Series,
+        "series_classes": SeriesClasses,
         "described": Described,
         "glyph_attributes": GlyphAttributes,
         "sinusoid": Sinusoid,

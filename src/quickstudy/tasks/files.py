@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from torch import Tensor
+
 from quickstudy.core.reader import Reader, Rows
 from quickstudy.tasks.arrays import read_labelled, read_values
+from quickstudy.tasks.images import read_images
 
 
 class Files(Reader):
@@ -24,6 +29,11 @@ class Files(Reader):
             return Rows(x, None, values, [f"row {i}" for i in range(len(x))])
         x, labels, names = read_labelled(path, self.x_shape, self.invert)
         return Rows(x, labels, None, names)
+
+    def given_images(self, files: Sequence[bytes]) -> Tensor:
+        if len(self.x_shape) != 3:
+            return super().given_images(files)
+        return read_images(files, self.x_shape, self.invert)
 
     def unlabelled(self, path: str) -> str:
         if self.regression or path.endswith(".npz"):

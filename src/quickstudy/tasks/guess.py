@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import csv
 import gzip
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from quickstudy.core.errors import UserError
 from quickstudy.tasks.images import image_files, sub_folders
+from quickstudy.tasks.sheet import MISSING, number
 
 TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".csv.gz", ".tsv.gz")
+UCR = re.compile(r"(_train|_test)\.(tsv|txt|csv|ts)(\.gz)?$", re.IGNORECASE)
+"""Names of files of whole series, as the UCR archive has them."""
 SIGNS: dict[str, tuple[str, ...]] = {
     "pictures": ("path", "label"),
     "text": ("text", "label"),
@@ -45,8 +49,12 @@ def _folder(place: Path) -> str:
     files = sorted(file.name for file in place.iterdir() if file.is_file())
     if {"x.npy", "images.npy"} & set(files):
         return "arrays"
-    if any(file.lower().endswith(TABLES) for file in files):
-        return "tables"
+    inside = [file for at in (place, *folders) for file in sorted(at.iterdir()) if UCR.search(file.name)]
+    if inside and _whole_series(inside[0]):
+        return "series_classes"
+    tables = [file for file in files if file.lower().endswith(TABLES)]
+    if tables:
+        return "series_classes" if _whole_series(place / tables[0]) else "tables"
     if image_files(place):
         raise UserError(f"{place} holds images and no sub-folders: put those of each class in a folder of its own.")
     raise UserError(
@@ -58,8 +66,10 @@ def _folder(place: Path) -> str:
 def _file(place: Path) -> str:
     if place.suffix.lower() == ".npz":
         return "arrays"
-    if not place.name.lower().endswith(TABLES):
+    if not place.name.lower().endswith((*TABLES, ".ts", ".ts.gz")):
         raise UserError(f"cannot tell what {place} holds: give a folder of images, an .npz, .csv, .tsv or .jsonl file.")
+    if _whole_series(place):
+        return "series_classes"
     columns = _columns(place)
     for name, signs in SIGNS.items():
         if set(signs) <= set(columns):
@@ -70,6 +80,15 @@ def _file(place: Path) -> str:
         f"{place} has the columns {shown}, and none of the sets that tell its kind: {wanted}; rename them, or say "
         "which is which, as in --tasks text --tasks.path FILE --tasks.text_column NAME --tasks.label_column NAME."
     )
+
+
+def _whole_series(place: Path) -> bool:
+    """Whether a file holds a series a line: it is .ts, or has numbers where a table has the names of its columns."""
+    if place.name.lower().removesuffix(".gz").endswith(".ts"):
+        return True
+    columns = _columns(place)
+    columns = columns[0].split() if len(columns) == 1 else columns
+    return len(columns) > 2 and all(number(name) is not None or name.lower() in MISSING for name in columns)
 
 
 def _columns(place: Path) -> Sequence[str]:

@@ -61,7 +61,7 @@ class ImageEncoder:
         if wanted and wanted != self.digest:
             raise UserError(f"the encoder {path} is not the one that the learner was trained with: put that back.")
 
-    def encode(self, files: Sequence[Path], keep: bool = False) -> Tensor:
+    def encode(self, files: Sequence[Path] | Sequence[bytes], keep: bool = False) -> Tensor:
         """A vector for each image file, (file, size), float32.
 
         keep: put the vectors into the cache, by the digests of the files, or find them there.
@@ -74,11 +74,11 @@ class ImageEncoder:
         shown = track(blocks, "encoding images", console=Console(stderr=True), transient=True, disable=quiet)
         return torch.from_numpy(np.concatenate([self._kept(block) for block in shown]))
 
-    def _kept(self, files: Sequence[Path]) -> np.ndarray:
+    def _kept(self, files: Sequence[Path] | Sequence[bytes]) -> np.ndarray:
         key = hashlib.sha256(json.dumps(["images", VERSION, self.digest, *map(_file_digest, files)]).encode())
         return kept(key.hexdigest(), ("vectors",), lambda: {"vectors": self._vectors(files)}, "images")["vectors"]
 
-    def _vectors(self, files: Sequence[Path]) -> np.ndarray:
+    def _vectors(self, files: Sequence[Path] | Sequence[bytes]) -> np.ndarray:
         return np.stack([self.vector(open_image(file, "RGB")) for file in files])
 
     @torch.inference_mode()
@@ -93,7 +93,9 @@ class ImageEncoder:
         return (f / f.norm().clamp_min(1e-12) * len(f) ** 0.5).float().numpy()
 
 
-def _file_digest(path: Path) -> str:
+def _file_digest(path: Path | bytes) -> str:
+    if isinstance(path, bytes):
+        return hashlib.sha256(path).hexdigest()
     try:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

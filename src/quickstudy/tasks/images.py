@@ -78,7 +78,7 @@ def to_array(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
     return pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
 
 
-def read_images(files: Iterable[Path], x_shape: tuple[int, ...], invert: bool = False) -> Tensor:
+def read_images(files: Iterable[Path | bytes], x_shape: tuple[int, ...], invert: bool = False) -> Tensor:
     """Image files as float32 (n, channel, height, width) in [0, 1]."""
     mode = "L" if x_shape[0] == 1 else "RGB"
     arrays = [to_array(open_image(file, mode), (x_shape[1], x_shape[2])) for file in files]

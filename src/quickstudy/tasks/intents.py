@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -33,7 +34,8 @@ class Intents(EncodedSource, DescribedSource):
     beside the table (labels that these leave out are in none); 0 deals the intents at random by `split_seed`.
 
     x: the sentence as a vector. encoder: "hashed", of the runs of letters in it (tasks/text.py), of `size` numbers; or
-    the folder of a sentence-transformers model, if that package is installed. Vectors are kept in the cache.
+    the folder of a sentence-transformers model, if that package is installed. Vectors are kept in the cache. layers,
+    tokens: as in `text`, for tasks that show examples.
 
     zero_shot: the support shows no sentence of an intent but its name in words, or what `sentences` says of it (a table
     with the columns label and text), encoded alike. seen, asked, kept_back: as in `described`.
@@ -53,6 +55,8 @@ class Intents(EncodedSource, DescribedSource):
         sentences: str = "",
         encoder: str = HASHED,
         size: int = 256,
+        layers: int = 0,
+        tokens: int = 32,
         seen: int = 0,
         asked: str = "all",
         kept_back: float = 0.2,
@@ -71,6 +75,8 @@ class Intents(EncodedSource, DescribedSource):
         self.sentences = sentences
         self.encoder = encoder
         self.size = size
+        self.layers = layers
+        self.tokens = tokens
         self.seen = seen
         self.asked = asked
         self.kept_back = kept_back
@@ -86,6 +92,8 @@ class Intents(EncodedSource, DescribedSource):
         """
         if not self.path:
             raise UserError("intents needs a path: give a table (.tsv) with the columns text and label.")
+        if self.zero_shot and self.layers:
+            raise UserError(f"layers is {self.layers}, which is for tasks that show examples: give 0 with zero_shot.")
         texts, labels = read_table(self.path)
         names = sorted(set(labels))
         number = {name: i for i, name in enumerate(names)}
@@ -100,8 +108,9 @@ class Intents(EncodedSource, DescribedSource):
         x, descriptions = vectors[: len(texts)], vectors[len(texts) :]
         pool = Pool.of(x, torch.tensor([number[label] for label in labels]), names, splits, where=self.path)
         if not self.zero_shot:
-            return pool
-        return DescribedPool(pool.x, pool.rows, pool.counts, names, splits, descriptions=descriptions)
+            return replace(pool, texts=texts)
+        parts = (pool.x, pool.rows, pool.counts, names, splits)
+        return DescribedPool(*parts, texts=texts, descriptions=descriptions)
 
     def _descriptions(self, names: list[str]) -> list[str]:
         if not self.sentences:

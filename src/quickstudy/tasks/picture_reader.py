@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -106,7 +107,10 @@ class PictureReader(Reader):
         album = read_album(path, self.path_column, self.label_column, "")
         return Rows(self._rows(album.files), album.labels, None, album.names)
 
-    def _rows(self, files: list[Path]) -> Tensor:
+    def given_images(self, files: Sequence[bytes]) -> Tensor:
+        return self._rows(files)
+
+    def _rows(self, files: Sequence[Path] | Sequence[bytes]) -> Tensor:
         if self.encoder:
             return ImageEncoder(self.encoder, self.architecture, self.digest).encode(files)
         return read_images(files, self.x_shape, self.invert)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
@@ -26,7 +26,8 @@ class Pool:
 
     x: (row, *x_shape), uint8 or floating point, in memory or on the disk; rows: (class, most rows), row
     numbers filled up with any valid one; counts: (class,); names: one a class; splits: the numbers of the
-    classes of each split; groups: (class,) or None, for instance the alphabet of a character.
+    classes of each split; groups: (class,) or None, for instance the alphabet of a character; texts: what the rows say,
+    where they were texts.
     """
 
     x: Tensor | MappedRows
@@ -35,6 +36,7 @@ class Pool:
     names: list[str]
     splits: Mapping[Split, Tensor]
     groups: Tensor | None = None
+    texts: Sequence[str] = ()
 
     @classmethod
     def of(
@@ -96,9 +98,9 @@ class Pool:
         )
 
     def gather(self, rows: Tensor) -> Tensor:
-        """The rows at `rows` (task, n) as floating point, bytes scaled to [0, 1]."""
+        """The rows at `rows` (task, n) as floating point, bytes scaled to [0, 1], no less than single precision."""
         x = self.x.index_select(0, rows.flatten())
-        x = x.float().div_(255) if x.dtype == torch.uint8 else x
+        x = x.float().div_(255) if x.dtype == torch.uint8 else x.float() if x.dtype == torch.float16 else x
         return x.view(*rows.shape, *self.x.shape[1:])
 
 

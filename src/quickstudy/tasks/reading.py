@@ -7,6 +7,7 @@ from quickstudy.core.reader import Reader
 from quickstudy.tasks.files import Files
 from quickstudy.tasks.picture_reader import PictureReader
 from quickstudy.tasks.series import SeriesReader
+from quickstudy.tasks.series_classes import SeriesClassesReader
 from quickstudy.tasks.table import TableReader
 from quickstudy.tasks.tables import TablesReader
 from quickstudy.tasks.text_reader import TextReader
@@ -20,5 +21,6 @@ READERS: Catalogue[Reader] = Catalogue(
         "table": TableReader,
         "tables": TablesReader,
         "series": SeriesReader,
+        "series_classes": SeriesClassesReader,
     },
 )

@@ -5,9 +5,11 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from quickstudy.core.errors import UserError, nearest
 from quickstudy.core.reader import Reader, Rows
@@ -215,6 +217,8 @@ class SeriesReader(Reader):
     known.
     """
 
+    given_as = "frame"
+
     def __init__(
         self, columns: Sequence[Column], value: str, task: str = "", forecast: bool = True, delimiter: str = ""
     ):
@@ -243,6 +247,10 @@ class SeriesReader(Reader):
                     "which is asked: a forecast may not know the future; take it out, or train with kind interpolate."
                 )
         return rows.rows(sheet)._replace(names=sheet.columns[name])
+
+    def given(self, rows: Any) -> Tensor:
+        """The rows of a frame with the columns of training. Nothing here sees which of them are known and later."""
+        return TableReader(self.columns, self.value, regression=True).given(rows)
 
     def unlabelled(self, path: str) -> str:
         return f"add the column {self.value!r}"

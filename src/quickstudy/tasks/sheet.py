@@ -9,10 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from quickstudy.core.errors import UserError, nearest
+from quickstudy.tasks.records import missing as nothing
+from quickstudy.tasks.records import of_frame
 
 MISSING = frozenset({"", "na", "nan", "?"})
 """Cells that say nothing, in lower case."""
@@ -103,6 +106,23 @@ def _fitted(path: str, found: list[list[str]], lines: list[int], between: str) -
             )
     cells = [list(column) for column in zip(*found[1:], strict=True)]
     return Sheet(path, dict(zip(header, cells, strict=True)), lines[1:])
+
+
+def sheet_of(frame: Any, whole: frozenset[str] = frozenset()) -> Sheet:
+    """A frame in memory (see records.py) as it would be read from a file.
+
+    whole: columns in which 3.0 stands for 3, as where a number that names a category comes with gaps.
+    Raises UserError for anything else, or a frame without rows.
+    """
+    records = of_frame(frame, "X")
+    columns = {name: [_cell(v, name in whole) for v in values] for name, values in records.columns.items()}
+    return Sheet("X", columns, list(range(len(records))))
+
+
+def _cell(value: Any, whole: bool) -> str:
+    if nothing(value) or str(value) in ("<NA>", "NaT"):
+        return ""
+    return str(int(value)) if whole and isinstance(value, float) and value.is_integer() else str(value).strip()
 
 
 def missing(cells: Sequence[str]) -> np.ndarray:

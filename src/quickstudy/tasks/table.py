@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from quickstudy.tasks.columns import Column, encode, fit_columns, scale_of, scal
 from quickstudy.tasks.drawing import AnyLabelled, AnyRows, Cuts, Drawer, EachClass, Span
 from quickstudy.tasks.grouped import Grouped, GroupedSource, by_task, deal, spans
 from quickstudy.tasks.sampling import Count
-from quickstudy.tasks.sheet import Sheet, listed, missing, numbers, read_sheet, times
+from quickstudy.tasks.sheet import Sheet, listed, missing, numbers, read_sheet, sheet_of, times
 from quickstudy.tasks.target import labels, read_target, without_target
 
 SCHEMES = ("rows", "per_class")
@@ -187,6 +187,8 @@ class TableReader(Reader):
     that must hold one task, where it is there.
     """
 
+    given_as = "frame"
+
     def __init__(
         self,
         columns: Sequence[Column],
@@ -205,6 +207,11 @@ class TableReader(Reader):
 
     def read(self, path: str) -> Rows:
         return self.rows(read_sheet(path, self.delimiter))
+
+    def given(self, rows: Any) -> Tensor:
+        """The rows of a frame with the columns of training, whatever others it has."""
+        words = {c["name"] for c in self.columns if c["kind"] == "category" and "1.0" not in c["categories"]}
+        return encode(self.columns, sheet_of(rows, frozenset(words)))
 
     def rows(self, sheet: Sheet) -> Rows:
         """The rows of a table that was read.

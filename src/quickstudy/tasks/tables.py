@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -193,6 +193,8 @@ class TablesReader(Reader):
     target: the column of the label or value, which a table to predict may lack.
     """
 
+    given_as = "cells"
+
     def __init__(
         self,
         width: int,
@@ -210,12 +212,7 @@ class TablesReader(Reader):
     def read(self, path: str) -> Rows:
         sheet = read_sheet(path, self.delimiter)
         cells = cells_of(sheet, {self.target, *self.ignore})
-        if cells.shape[1] > self.width:
-            raise UserError(
-                f"{path} has {cells.shape[1]} columns beside {self.target!r} and the learner takes {self.width}: take "
-                "some out, or train with a larger width."
-            )
-        x, names = padded(cells, self.width), [f"line {line}" for line in sheet.lines]
+        x, names = self._fitted(cells, f"{path} has, beside {self.target!r},"), [f"line {n}" for n in sheet.lines]
         gone = missing(sheet.columns[self.target]) if self.target in sheet.columns else np.ones(len(sheet), bool)
         if gone.all():
             return Rows(x, None, None, names)
@@ -230,6 +227,18 @@ class TablesReader(Reader):
         if values is None:
             raise UserError(f"the target {self.target!r} of {path} holds words: give a number in every row.")
         return Rows(x, None, torch.from_numpy(values.astype(np.float32)).unsqueeze(1), names)
+
+    def given(self, rows: Any) -> Tensor:
+        """Cells (row, column), NaN where one is missing."""
+        return self._fitted(np.asarray(rows), "X has")
+
+    def _fitted(self, cells: np.ndarray, what: str) -> Tensor:
+        if cells.shape[1] > self.width:
+            raise UserError(
+                f"{what} {cells.shape[1]} columns and the learner takes {self.width}: take some out, or train with a "
+                "larger width."
+            )
+        return padded(cells, self.width)
 
     def unlabelled(self, path: str) -> str:
         return f"call the column of the labels or values {self.target!r}"

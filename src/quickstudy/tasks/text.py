@@ -7,7 +7,7 @@ import importlib
 import json
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,8 @@ from quickstudy.tasks.npz import read_npz, write_npz
 
 HASHED = "hashed"
 VERSION = 2
-BUCKETS = 2**14
+BUCKETS = 2**12
+"""More buckets tell intents apart no better (benchmarks/text.py), and make a checkpoint larger."""
 BATCH = 8
 """Texts that a sentence encoder is given at once."""
 
@@ -41,17 +42,16 @@ class Encoder(ABC):
 
     @abstractmethod
     def vectors(self, texts: Sequence[str]) -> np.ndarray:
-        """A vector for each text, (text, size), float32, of any length."""
+        """A vector for each text, (text, size), float32, of length sqrt(size): entries of about 1."""
 
     def encode(self, texts: Sequence[str], keep: bool = False) -> Tensor:
-        """A vector for each text, (text, size), float32, of length sqrt(size): entries of about 1.
+        """What `vectors` gives, as a tensor.
 
-        keep: put the vectors into the cache, or find them there if they are undamaged.
+        keep: put it into the cache, or find it there undamaged.
         """
         if not keep:
-            return torch.from_numpy(_lengthened(self.vectors(texts)))
-        key = _key(VERSION, self.digest, *texts)
-        found = kept(key, ("vectors",), lambda: {"vectors": _lengthened(self.vectors(texts))})
+            return torch.from_numpy(self.vectors(texts))
+        found = kept(_key(VERSION, self.digest, *texts), ("vectors",), lambda: {"vectors": self.vectors(texts)})
         return torch.from_numpy(found["vectors"])
 
 
@@ -90,7 +90,7 @@ class Hashed(Encoder):
     @classmethod
     def fit_kept(cls, texts: Sequence[str], size: int) -> Hashed:
         """What `fit` gives, put into the cache or found there."""
-        key = _key(HASHED, VERSION, size, *texts)
+        key = _key(HASHED, VERSION, BUCKETS, size, *texts)
 
         def fit() -> dict[str, np.ndarray]:
             made = cls.fit(texts, size)
@@ -105,7 +105,8 @@ class Hashed(Encoder):
 
     def vectors(self, texts: Sequence[str]) -> np.ndarray:
         # a sparse product goes row by row: a text's vector does not depend on those beside it, to the last bit
-        return _weighed(_counts(texts, len(self.weights)), self.weights.numpy()) @ self.directions.float().numpy()
+        weighed = _weighed(_counts(texts, len(self.weights)), self.weights.numpy())
+        return _lengthened(weighed @ self.directions.float().numpy())
 
 
 class Sentences(Encoder):
@@ -120,7 +121,7 @@ class Sentences(Encoder):
 
     def __init__(self, folder: str, wanted: str = ""):
         self.folder = folder
-        self._digest = _folder_digest(folder)
+        self._digest = folder_digest(folder)
         if wanted and wanted != self._digest:
             raise UserError(
                 f"the sentence encoder in {folder} is not the one that the learner was trained with: put that back."
@@ -131,33 +132,13 @@ class Sentences(Encoder):
         return self._digest
 
     def vectors(self, texts: Sequence[str]) -> np.ndarray:
-        model = _model(self.folder, self._digest)
-        alike: dict[int, list[int]] = {}
-        for i, length in enumerate(_lengths(model, texts)):
-            alike.setdefault(length, []).append(i)
-        parts = [rows[start : start + BATCH] for rows in alike.values() for start in range(0, len(rows), BATCH)]
+        model = sentence_model(self.folder, self._digest)
         found: list[Any] = [None] * len(texts)
-        for number, part in enumerate(parts):
-            full = [texts[i] for i in (part * BATCH)[:BATCH]]
+        for part, full in alike(model, texts):
             made = model.encode(full, batch_size=BATCH, show_progress_bar=False)
             for i, vector in zip(part, made, strict=False):
                 found[i] = vector
-            if sys.stderr.isatty() and number % 50 == 49:
-                end = "\n" if number + 50 >= len(parts) else "\r"
-                print(f"encoding texts: {100 * (number + 1) // len(parts)} %", end=end, file=sys.stderr, flush=True)
-        return np.asarray(found, dtype=np.float32)
-
-
-def encoder_for(name: str, fitted_on: Sequence[str], size: int) -> Encoder:
-    """The encoder that an option names: "hashed", fitted to these texts, or the folder of a sentence encoder.
-
-    Raises UserError for a size below 1 or a folder without a model.
-    """
-    if name != HASHED:
-        return Sentences(name)
-    if size < 1:
-        raise UserError(f"size is {size}: give the length of a text's vector, at least 1.")
-    return Hashed.fit_kept(fitted_on, size)
+        return _lengthened(np.asarray(found, dtype=np.float32))
 
 
 def kept(
@@ -203,7 +184,8 @@ def _weighed(counts: csr_matrix, weights: np.ndarray) -> csr_matrix:
     return csr_matrix((data, counts.indices, counts.indptr), shape=counts.shape)
 
 
-def _folder_digest(folder: str) -> str:
+def folder_digest(folder: str) -> str:
+    """What tells this folder of a sentence encoder from another. Raises UserError if there is none in it."""
     files = sorted(path for path in Path(folder).rglob("*") if path.is_file())
     names = [path.name for path in files]
     if not Path(folder).exists():
@@ -220,13 +202,22 @@ def _folder_digest(folder: str) -> str:
     return digest.hexdigest()
 
 
-def _lengths(model: Any, texts: Sequence[str]) -> list[int]:
-    """How many tokens each text has."""
-    return [len(tokens) for tokens in model.tokenizer(list(texts))["input_ids"]]
+def alike(model: Any, texts: Sequence[str]) -> Iterator[tuple[list[int], list[str]]]:
+    """Batches of texts of equal length in tokens: the numbers of some, and `BATCH` texts, filled up with these."""
+    lengths: dict[int, list[int]] = {}
+    for i, tokens in enumerate(model.tokenizer(list(texts))["input_ids"]):
+        lengths.setdefault(len(tokens), []).append(i)
+    parts = [rows[start : start + BATCH] for rows in lengths.values() for start in range(0, len(rows), BATCH)]
+    for number, part in enumerate(parts):
+        yield part, [texts[i] for i in (part * BATCH)[:BATCH]]
+        if sys.stderr.isatty() and number % 50 == 49:
+            end = "\n" if number + 50 >= len(parts) else "\r"
+            print(f"encoding texts: {100 * (number + 1) // len(parts)} %", end=end, file=sys.stderr, flush=True)
 
 
 @lru_cache(maxsize=1)
-def _model(folder: str, digest: str) -> Any:
+def sentence_model(folder: str, digest: str) -> Any:
+    """The model in a folder of this digest. Raises UserError if it cannot be read, or the package is not installed."""
     try:
         package: Any = importlib.import_module("sentence_transformers")
     except ImportError:

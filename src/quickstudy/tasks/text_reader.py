@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from quickstudy.core.errors import UserError, nearest
 from quickstudy.core.reader import Reader, Rows
-from quickstudy.tasks.records import Records, clipped, missing, read_records, read_text
+from quickstudy.tasks.records import Records, clipped, missing, of_frame, read_records, read_text
 from quickstudy.tasks.text import HASHED, Encoder, Hashed, Sentences
+from quickstudy.tasks.token_states import TokenStates
 
 
 class TextReader(Reader):
@@ -18,20 +21,34 @@ class TextReader(Reader):
     with a text in each line. A text becomes the vector that it would have become in training, to the last bit.
 
     encoder: "hashed", whose weights and directions are `fitted`; or the folder of a sentence encoder, which must still
-    be there and have this `digest`. A label column without a single value is no labels.
+    be there and have this `digest`; layers, tokens: as the sources of texts take them. A label column without a single
+    value is no labels.
     """
 
+    given_as = "texts"
+
     def __init__(
-        self, encoder: str = HASHED, digest: str = "", text_column: str = "text", label_column: str = "label"
+        self,
+        encoder: str = HASHED,
+        digest: str = "",
+        text_column: str = "text",
+        label_column: str = "label",
+        layers: int = 0,
+        tokens: int = 32,
     ):
         self.encoder = encoder
         self.digest = digest
         self.text_column = text_column
         self.label_column = label_column
+        self.layers = layers
+        self.tokens = tokens
 
     @classmethod
     def of(cls, encoder: Encoder, text_column: str, label_column: str) -> TextReader:
         """A reader that encodes as this encoder does."""
+        if isinstance(encoder, TokenStates):
+            place = (encoder.folder, encoder.folder_digest)
+            return cls(*place, text_column, label_column, encoder.layers, encoder.tokens)
         if isinstance(encoder, Sentences):
             return cls(encoder.folder, encoder.digest, text_column, label_column)
         reader = cls(HASHED, "", text_column, label_column)
@@ -44,6 +61,8 @@ class TextReader(Reader):
 
         Raises UserError if the folder of a sentence encoder was moved or holds another one.
         """
+        if self.layers:
+            return TokenStates(self.encoder, self.layers, self.tokens, self.digest)
         if self.encoder != HASHED:
             return Sentences(self.encoder, self.digest)
         if self.fitted is None:
@@ -68,7 +87,16 @@ class TextReader(Reader):
             labels = records.labels(self.label_column, "label_column")
             _refuse_both(records, texts, labels)
         names = [f"{name}, {clipped(text)}" for name, text in zip(records.names, texts, strict=True)]
-        return Rows(self.made().encode(texts), labels, None, names)
+        return Rows(self.made().encode(texts).float(), labels, None, names)
+
+    def given(self, rows: Any) -> Tensor:
+        """The vectors of texts: a list, an array or a series of them, or a frame with the column of texts."""
+        if hasattr(rows, "columns") or not isinstance(rows, Iterable):
+            records = of_frame(rows, "X")
+        else:
+            texts = list(rows)
+            records = Records({self.text_column: texts}, [f"row {i}" for i in range(len(texts))], "X")
+        return self.made().encode(records.texts(self.text_column, "text_column")).float()
 
     def unlabelled(self, path: str) -> str:
         if Path(path).suffix.lower() == ".txt":

@@ -6,6 +6,7 @@ import hashlib
 import json
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, Self
 
 import torch
@@ -13,13 +14,13 @@ from torch import Tensor
 
 from quickstudy.core.errors import UserError, nearest
 from quickstudy.core.source import SPLITS, Split
+from quickstudy.tasks.domains import HELD_OUT, domains_of, split_domains
 from quickstudy.tasks.encoded import EncodedSource
 from quickstudy.tasks.pool import Pool, held_out
 from quickstudy.tasks.records import Records, clipped, of_frame, read_records
 from quickstudy.tasks.sampling import Count
 from quickstudy.tasks.text import HASHED
 
-HELD_OUT = ("classes", "domains")
 DUPLICATES = ("refuse", "drop", "keep")
 SPLIT_NAMES: dict[str, Split] = {
     **{split: split for split in SPLITS}, "training": "train", "val": "valid", "validation": "valid", "dev": "valid",
@@ -31,8 +32,13 @@ class Texts(EncodedSource):
     """Tasks from a table of texts and labels: .csv, .tsv or JSON lines (tasks/records.py), or a frame (`of`).
 
     x: the text as a vector. encoder: "hashed", of the runs of letters in it, `size` numbers, with nothing else to be
-    installed; or the folder of a sentence-transformers model. The encoder is frozen: what is learnt is the network on
-    top of it (`--net projection`, say); fine-tuning the encoder's own layers is left out. The cache keeps vectors.
+    installed; or the folder of a sentence-transformers model. The encoder is frozen, and what is learnt is the network
+    on top of it (`--net projection`, say). The cache keeps vectors.
+
+    layers: how many of a sentence encoder's last layers are learnt as well (of models made as BERT; 0: none). A row is
+    then what goes into these, (tokens, width), the vectors of its first `tokens` tokens, in half precision and in
+    memory: 2 tokens width bytes a text (25 kB for MiniLM). The network for such rows is `text_layers`, which begins as
+    the encoder's own: train it at a small rate (`--train.lr 0.0001`). Plain baselines make no sense of such rows.
 
     Whole classes are held out for valid and test: by chance, or as `split_column` says, which then gives every row of
     a class the same one of train, valid, test. domain_column: the classes of a task come from one domain, and equal
@@ -65,6 +71,8 @@ class Texts(EncodedSource):
         scheme: str = "fixed",
         encoder: str = HASHED,
         size: int = 256,
+        layers: int = 0,
+        tokens: int = 32,
         duplicates: str = "drop",
         fewest: int = 1,
         valid_fraction: float = 0.2,
@@ -84,6 +92,8 @@ class Texts(EncodedSource):
         self.scheme = scheme
         self.encoder = encoder
         self.size = size
+        self.layers = layers
+        self.tokens = tokens
         self.duplicates = duplicates
         self.fewest = fewest
         self.valid_fraction = valid_fraction
@@ -106,6 +116,8 @@ class Texts(EncodedSource):
         scheme: str = "fixed",
         encoder: str = HASHED,
         size: int = 256,
+        layers: int = 0,
+        tokens: int = 32,
         duplicates: str = "drop",
         fewest: int = 1,
         valid_fraction: float = 0.2,
@@ -120,7 +132,7 @@ class Texts(EncodedSource):
         given = of_frame(frame)
         digest = hashlib.sha256(json.dumps(given.columns, default=str).encode()).hexdigest()
         columns = (text_column, label_column, split_column, domain_column, hold_out)
-        episode = (way, shot, query, imbalance, scheme, encoder, size, duplicates, fewest)
+        episode = (way, shot, query, imbalance, scheme, encoder, size, layers, tokens, duplicates, fewest)
         fractions = (valid_fraction, test_fraction, split_seed)
         source = cls(f"memory:{digest[:16]}", *columns, *episode, *fractions)
         source._given = given
@@ -147,7 +159,8 @@ class Texts(EncodedSource):
         splits = self._splits(records, label, names, domains, groups)
         trained = set(splits["train"].tolist())
         known = [text for text, c in zip(texts, label.tolist(), strict=True) if c in trained]
-        return Pool.of(self.encoded(texts, known), label, names, splits, groups, where=records.where)
+        pool = Pool.of(self.encoded(texts, known), label, names, splits, groups, where=records.where)
+        return replace(pool, texts=texts)
 
     def _rows(self) -> tuple[Records, list[str], list[str]]:
         """The rows that count, their texts and the names of their classes."""
@@ -187,11 +200,7 @@ class Texts(EncodedSource):
             if self.hold_out == "domains":
                 raise UserError("hold_out is 'domains' and no column says them: give domain_column.")
             return [], None
-        of_row = records.labels(self.domain_column, "domain_column")
-        domains = sorted(set(of_row))
-        groups = torch.zeros(len(names), dtype=torch.long)
-        groups[label] = torch.tensor([domains.index(domain) for domain in of_row])
-        return domains, groups
+        return domains_of(records.labels(self.domain_column, "domain_column"), label, len(names))
 
     def _splits(
         self, records: Records, label: Tensor, names: list[str], domains: list[str], groups: Tensor | None
@@ -204,15 +213,7 @@ class Texts(EncodedSource):
         fractions = (self.valid_fraction, self.test_fraction)
         if groups is None:
             return held_out(len(names), *fractions, self.split_seed)
-        if self.hold_out == "domains":
-            dealt = held_out(len(domains), *fractions, self.split_seed)
-            return {split: torch.isin(groups, chosen).nonzero().flatten() for split, chosen in dealt.items()}
-        parts: dict[Split, list[Tensor]] = {split: [] for split in SPLITS}
-        for number, domain in enumerate(domains):
-            inside = (groups == number).nonzero().flatten()
-            for split, chosen in held_out(len(inside), *fractions, f"{self.split_seed}/{domain}").items():
-                parts[split].append(inside[chosen])
-        return {split: torch.cat(found).sort().values for split, found in parts.items()}
+        return split_domains(domains, groups, self.hold_out, *fractions, self.split_seed)
 
 
 def once(records: Records, texts: Sequence[str], labels: Sequence[str], refuse: bool = False) -> list[int]:

@@ -148,6 +148,11 @@ def draw(source: Source, split: Split, tasks: int, seed: int) -> Iterator[Task]:
         yield draw_block(source, split, tasks, seed, index)
 
 
+def fingerprint(source: Source, split: Split, tasks: int, seed: int) -> str:
+    """The digest that `evaluate` gives of the tasks it met, from drawing them alone."""
+    return hashlib.sha256("".join(_digest(block) for block in draw(source, split, tasks, seed)).encode()).hexdigest()
+
+
 def draw_block(source: Source, split: Split, tasks: int, seed: int, index: int) -> Task:
     """The tasks number 20 `index` and following of those that `draw` draws, at most 20."""
     rng = source.rng(seed, split, "evaluate", index)

@@ -18,11 +18,14 @@ def _add(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> int:
-    card = checkpoint.read(options.checkpoint, "learner")[1]
-    parts = {slot: card[slot] for slot in ("learner", "tasks") if card.get(slot)}
-    entries = {entry: None for part in _parts(parts) for entry in references(part)}
-    print("\n\n".join(entries))
+    print("\n\n".join(entries_of(checkpoint.read(options.checkpoint, "learner")[1])))
     return 0
+
+
+def entries_of(card: Mapping[str, Any]) -> list[str]:
+    """The BibTeX entries of what a card names, each once."""
+    parts = {slot: card[slot] for slot in ("learner", "tasks") if card.get(slot)}
+    return list(dict.fromkeys(entry for part in _parts(parts) for entry in references(part)))
 
 
 def _parts(tree: Mapping[str, Any]) -> Iterator[type]:

@@ -28,14 +28,16 @@ from quickstudy.learners import LEARNERS, make
 from quickstudy.record import read_log
 from quickstudy.report import write_report
 from quickstudy.scores import Evaluation
+from quickstudy.shipped import located
 from quickstudy.tables import curve_table, evaluation_table, shot_table, terminal
 from quickstudy.tasks.pool import ClassSource
 
 BASELINES = {
     "classification": ("chance", "centroid", "logistic"),
-    "regression": ("chance", "scratch"),
-    "zero-shot": ("chance",),
+    "regression": ("chance", "ridge", "scratch"),
+    "zero-shot": ("chance", "nearest_description"),
 }
+"""Without training, by kind of task; those that fit."""
 TRAINED = "trained"
 """Stands for: the tasks that the checkpoint was trained on."""
 
@@ -64,8 +66,8 @@ def card_tasks(words: Sequence[str]) -> dict[str, Any]:
         if word.startswith("-"):
             if "=" not in word and rest and not rest[0].startswith("--"):
                 rest.pop(0)  # the value of the option
-        elif Path(word).is_file():
-            card = checkpoint.glance(word)
+        elif (file := located(word)).is_file():
+            card = checkpoint.glance(file)
             return {"tasks": card["tasks"]} if card.get("tasks") else {}
     return {}
 
@@ -88,7 +90,8 @@ def baselines(asked: str, source: Source, seed: int) -> dict[str, MetaLearner]:
 
     Raises UserError for one that is unknown or would have to be trained.
     """
-    names = BASELINES[source.spec.kind] if asked == "auto" else _listed(asked)
+    fitting = (name for name in BASELINES[source.spec.kind] if LEARNERS[name].fits(source.spec))
+    names = tuple(fitting) if asked == "auto" else _listed(asked)
     found: dict[str, MetaLearner] = {}
     for name in names:
         if LEARNERS[name].trained:

@@ -20,13 +20,17 @@ from quickstudy.cli.data import DATA
 from quickstudy.cli.demo import DEMO
 from quickstudy.cli.evaluating import EVALUATE
 from quickstudy.cli.explaining import EXPLAIN
+from quickstudy.cli.exporting import EXPORT
 from quickstudy.cli.forecasting import SHOTS
 from quickstudy.cli.judging import VERDICT
 from quickstudy.cli.labelling import LABEL_NEXT
 from quickstudy.cli.listing import LIST
 from quickstudy.cli.recommending import RECOMMEND
+from quickstudy.cli.reporting import REPORT
+from quickstudy.cli.serving import SERVE
 from quickstudy.cli.task import ADAPT, PREDICT
 from quickstudy.cli.training import TRAIN
+from quickstudy.cli.tuning import TUNE
 from quickstudy.core.errors import UserError, nearest
 from quickstudy.version import VERSION
 
@@ -34,8 +38,8 @@ from quickstudy.version import VERSION
 COMMANDS: dict[str, Command] = {
     c.name: c
     for c in (
-        DATA, TRAIN, EVALUATE, CALIBRATE, AUDIT, ADAPT, PREDICT, LABEL_NEXT,
-        BENCHMARK, VERDICT, SHOTS, RECOMMEND, LIST, EXPLAIN, CITE, DEMO,
+        DATA, TRAIN, EVALUATE, CALIBRATE, AUDIT, ADAPT, PREDICT, SERVE, EXPORT, LABEL_NEXT,
+        BENCHMARK, TUNE, VERDICT, SHOTS, RECOMMEND, REPORT, LIST, EXPLAIN, CITE, DEMO,
     )
 }
 # fmt: on

@@ -76,4 +76,9 @@ def svg(drawn: Figure) -> Markup:
     text = re.sub(r"<!--.*?-->\s*", "", text, flags=re.DOTALL)
     widest = f"max-width:{drawn.get_figwidth() * 72:.0f}pt"
     text = re.sub(r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', rf'<svg \1 style="{widest}">', text, count=1)
-    return Markup(text.replace(INK, "currentColor"))
+    # several figures stand in one page: only names that something refers to are kept, and these say what they name
+    used = set(re.findall(r'(?:url\(|href=")#([^)"]+)', text))
+    text = re.sub(r' id="([^"]+)"', lambda found: found.group() if found.group(1) in used else "", text)
+    for colour, variable in ((INK, "currentColor"), (RIGHT, "var(--good)"), (WRONG, "var(--bad)")):
+        text = text.replace(colour, variable)
+    return Markup(text)

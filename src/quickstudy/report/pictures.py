@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -16,6 +15,7 @@ from quickstudy.core.files import write_whole
 from quickstudy.core.objective import GaussianRegression
 from quickstudy.core.task import Task, map_tensors, select
 from quickstudy.report.drawing import COLOURS, INK, RIGHT, WRONG, axes, figure, png, style
+from quickstudy.report.shown import Tint
 
 MOST_CLASSES, MOST_SUPPORT, MOST_QUERY = 10, 5, 5
 
@@ -63,7 +63,7 @@ def task_figure(task: Task, names: Sequence[str] | None = None, predictions: Ten
     if predictions is not None:
         predictions = predictions[:1].detach().cpu()
     if task.query.y.dim() == 3:
-        return _function(task, predictions)
+        return function_figure(task, predictions)
     if task.query.x.dim() == 3:  # type: ignore[union-attr]
         return _plane(task, names, predictions)
     return _images(task, names, predictions)
@@ -82,15 +82,10 @@ def _images(task: Task, names: Sequence[str] | None, predictions: Tensor | None)
         for part, most in ((support, MOST_SUPPORT), (query, MOST_QUERY))
     ]
     shot, asked = (max(len(rows) for rows in part) for part in columns)
-    pixels = torch.cat([support.x[0], query.x[0]])  # type: ignore[index]
-    low, high = float(pixels.min()), float(pixels.max())
-    # Ink is dark on a light tile, whichever way round the data holds it.
-    flip = pixels.shape[1] == 1 and float(pixels.median()) < (low + high) / 2
+    tint = Tint(torch.cat([support.x[0], query.x[0]]))  # type: ignore[index]
 
     def tile(plot: Axes, image: Tensor, x: float, y: float, edge: str, width: float) -> None:
-        shown = ((image - low) / max(high - low, 1e-12)).clamp(0, 1).permute(1, 2, 0).numpy()
-        shown = np.broadcast_to(1 - shown if flip else shown, (*shown.shape[:2], 3))
-        plot.imshow(shown, extent=(x, x + 1, y + 1, y), interpolation="none", zorder=1)
+        plot.imshow(tint.shade(image), extent=(x, x + 1, y + 1, y), interpolation="none", zorder=1)
         frame = ((x, x + 1, x + 1, x, x), (y, y, y + 1, y + 1, y))
         plot.plot(*frame, color=edge, linewidth=width, zorder=2, solid_joinstyle="miter")
 
@@ -139,7 +134,11 @@ def _plane(task: Task, names: Sequence[str] | None, predictions: Tensor | None) 
     return drawn
 
 
-def _function(task: Task, predictions: Tensor | None) -> Figure:
+def function_figure(task: Task, predictions: Tensor | None, sizes: Tensor | None = None) -> Figure:
+    """A function of one variable: what was learnt from, the truth, and the answer with its interval.
+
+    sizes: (row,), the area of the dot of each real support row, in square points.
+    """
     drawn = figure(4.6, 2.8)
     plot = axes(drawn, "x", "y")
     (support, query) = task
@@ -156,6 +155,6 @@ def _function(task: Task, predictions: Tensor | None) -> Figure:
         plot.plot(x, mean, color=COLOURS[0], linewidth=1.8, label="the answer")
     known = support.weight[0] > 0
     points = (support.x[0, known, 0], support.y[0, known, 0])  # type: ignore[index]
-    plot.scatter(*points, color=COLOURS[1], s=26, zorder=3, label="learnt from")
+    plot.scatter(*points, color=COLOURS[1], s=26 if sizes is None else sizes.numpy(), zorder=3, label="learnt from")
     drawn.legend(loc="outside upper center", ncols=2, fontsize=8)
     return drawn

@@ -194,6 +194,9 @@ def demo_rows() -> str:
 
 PAGES = {
     "data.md": ("# Data of every kind", ("text_table", "patients", "tabular")),
+    "finance.md": ("# Finance: volatility, direction and credit", ("finance_table",)),
+    "healthcare.md": ("# Healthcare: new patients, hospitals, X-rays and heartbeats", ("healthcare_table",)),
+    "language.md": ("# Language: intents from a handful of sentences", ("language_table", "text_layers")),
     "questions.md": ("# The questions users ask", ("verdicts", "forecasts", "audits", "trust", "labelling")),
 }
 WRITTEN = (

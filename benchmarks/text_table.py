@@ -43,7 +43,7 @@ def section() -> str:
         *_verdicts(found, there, "full", "all intents, {}"), "",
         *_sizes(found),
         f"{found['cpu_seconds'] / 60:.0f} minutes of processor time on {found['hardware']}, encoding the sentences "
-        "once not counted (about 6 ms each). ProtAugment's own 5-way rows are not shown: its table was not at hand. "
+        "once not counted (about 6 ms each). ProtAugment's own 5-way rows are not shown: they could not be verified. "
         "`python benchmarks/text.py --model FOLDER`",
     ]  # fmt: skip
     return "\n".join(parts)
@@ -81,12 +81,19 @@ def _verdicts(found: dict[str, Any], there: list[str], part: str, tasks: str) ->
 
 
 def _sizes(found: dict[str, Any]) -> list[str]:
-    rows = found.get("hashed", {}).get("sizes", [])
+    rows = [row for row in found.get("hashed", {}).get("sizes", []) if "data" in row]
     if not rows:
         return []
-    lines = [[f"{row['buckets']:,}", row["dtype"], f"{row['megabytes']:.1f}", percent(row)] for row in rows]
+    lines = []
+    for row in rows:
+        cells = [f"{percent(row[shot])} ({_signed(row[shot]['than_most'])})" for shot in ("1-shot", "5-shot")]
+        lines.append([SETS[row["data"]], f"{row['buckets']:,}", f"{row['megabytes']:.1f}", *cells])
     words = (
-        "What the hashed encoder takes in a checkpoint, and nearest centroid on 5-way 1-shot tasks of CLINC150's valid "
-        "intents with it; the tool keeps 16,384 buckets in half precision."
+        "What the hashed encoder takes in a checkpoint, and the accuracy of nearest centroid on 5-way tasks of the "
+        "valid intents (in brackets: beside 16,384 buckets, paired). The tool keeps 4,096 buckets, in half precision."
     )
-    return [table(["buckets", "kept as", "MB", "accuracy, %"], lines), "", words, ""]
+    return [table(["data", "buckets", "MB", "1-shot, %", "5-shot, %"], lines), "", words, ""]
+
+
+def _signed(pair: list[float]) -> str:
+    return f"{100 * pair[0]:+.1f} ± {100 * pair[1]:.1f}"

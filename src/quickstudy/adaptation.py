@@ -39,8 +39,8 @@ def adapt(
     """Adapt a trained learner to one task, from labelled rows x (n, *x_shape).
 
     y: a class name for every row, or for regression the values (n, y_size). weight: (n,), how much each row counts,
-    1 unless given. classes: all classes, in the order of the columns of probabilities, of which y may show some; those
-    of y by alphabet unless given. before: what was learnt of this task from earlier rows, which then count as well.
+    1 unless given. classes: all classes, in the order of the columns of probabilities, of which y may show some; unless
+    given, those of training where classes mean the same in every task (a table's), else those of y by alphabet. before: what was learnt of this task from earlier rows, which then count as well.
 
     Raises UserError if rows and labels do not fit the learner, or `before` is not its own or it is not incremental.
 
@@ -110,7 +110,7 @@ def _checked(
     if isinstance(learner.objective, Classification):
         if isinstance(y, Tensor):
             y = [str(v) for v in y.tolist()]
-        names = list(before.classes if before is not None else classes) or sorted(set(y))
+        names = list(before.classes if before is not None else classes) or _names(y, trained.reader)
         if len(names) < 2:
             raise UserError(f"{where} shows one class, {names[0]!r}, and nothing to tell it from: give two or more.")
         learner = learner.for_way(len(names))
@@ -165,6 +165,14 @@ def _task(support: Support, state: State, off: float | None) -> AdaptedTask:
     if off is not None:
         card["spread"] = off if math.isfinite(off) else None
     return AdaptedTask(support.learner, state, support.classes, card, support.trained.reader)
+
+
+def _names(y: Sequence[str], reader: Reader | None) -> list[str]:
+    """The classes of a task: numbered as in training where they mean the same in every task, else those that it shows,
+    by alphabet."""
+    shown = sorted(set(y))
+    known = list(reader.classes) if reader is not None else []
+    return known if len(shown) > 1 and set(shown) <= set(known) else shown
 
 
 def _check_weight(weight: Tensor, rows: int, where: str) -> None:

@@ -33,6 +33,8 @@ class Reader(ABC):
 
     fitted: dict[str, Tensor] | None = None
     """Tensors, as `load_fitted` took them; None for a reader that fits nothing."""
+    classes: Sequence[str] = ()
+    """The classes where they mean the same in every task, in the order of their numbers in training."""
     given_as: ClassVar[Literal["arrays", "cells", "frame", "texts"]] = "arrays"
     """What `given` takes: cells, numbers (row, column) with NaN where one is missing; a frame, columns by name; texts;
     or nothing, where rows in memory are arrays as the learner takes them."""

@@ -40,7 +40,8 @@ def adapt(
 
     y: a class name for every row, or for regression the values (n, y_size). weight: (n,), how much each row counts,
     1 unless given. classes: all classes, in the order of the columns of probabilities, of which y may show some; unless
-    given, those of training where classes mean the same in every task (a table's), else those of y by alphabet. before: what was learnt of this task from earlier rows, which then count as well.
+    given, those of training where classes mean the same in every task (a table's), else those of y by alphabet.
+    before: what was learnt of this task from earlier rows, which then count as well.
 
     Raises UserError if rows and labels do not fit the learner, or `before` is not its own or it is not incremental.
 

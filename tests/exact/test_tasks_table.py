@@ -9,6 +9,9 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+import quickstudy as qs
+from quickstudy.checkpoint import Checkpoint
+from quickstudy.core.errors import UserError
 from quickstudy.tasks.series import Series
 from quickstudy.tasks.table import Table
 
@@ -68,6 +71,21 @@ def test_a_class_means_the_same_in_every_task(path: str) -> None:
     source = Table(path, "who", "code", ignore="y,when,arm", **{**GIVEN, "test_tasks": "", "test_fraction": 0.0})
     with pytest.raises(Exception, match="the class '9'"):
         source.spec  # noqa: B018
+
+
+def test_a_new_task_numbers_its_classes_as_training_did(tmp_path: Path) -> None:
+    rows = [f"{who},{n},{'wxz'[n % 3]}" for who in "abcd" for n in range(9)]
+    (tmp_path / "t.csv").write_text("\n".join(["who,dose,arm", *rows]) + "\n")
+    source = Table(str(tmp_path / "t.csv"), "who", "arm", kind="classification", **GIVEN)
+    learner = qs.make("maml", source.spec)
+    trained = Checkpoint(learner, {}, source.reader())
+    x = torch.zeros(3, *source.spec.x_shape)
+    task = qs.adapt(trained, x, ["z", "x", "z"])  # the second class of training is not shown
+    assert task.classes == source.classes() == ["w", "x", "z"] and task.card["counts"] == {"w": 0, "x": 1, "z": 2}
+    again = qs.adapt(Checkpoint(learner, {}), x, ["z", "x", "z"], classes=["w", "x", "z"])
+    assert torch.equal(task.probabilities(x), again.probabilities(x))
+    with pytest.raises(UserError, match="shows one class"):
+        qs.adapt(trained, x, ["x", "x", "x"])
 
 
 def series(tmp_path: Path, **options) -> Series:

@@ -6,6 +6,7 @@
 Parkinson: 42 patients (Tsanas and others 2009, IEEE TBME 57(4)), motor_UPDRS from the time, age, sex and 16 measures of
 voice; glucose: 57 people with a sensor (Hall and others 2018, PLoS Biology 16(7)), the next hour from the readings
 before. Patients are held out whole; what is learnt from comes before what is asked. One training for all three counts.
+Mixed-effects regression (statsmodels) is among the plain methods.
 Settings (how far the scale of a patient follows the readings) are chosen on the valid patients, and so is the plain
 baseline that all are compared with. Patients are the unit: tasks of one patient are averaged first.
 """
@@ -14,15 +15,18 @@ from __future__ import annotations
 
 import argparse
 import copy
+import itertools
 import json
 import math
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from mixed_effects import Answer, fitted, rows_of
 from results import FOLDER, data_folder, machine, write
 
 from quickstudy.core.errors import UserError
@@ -38,11 +42,13 @@ from quickstudy.tasks.table import Table
 from quickstudy.train import train
 
 SHOTS = (5, 10, 20)
-PLAIN = ("mean", "last", "ridge", "scratch", "pooled")
+SIMPLE = ("mean", "last", "mixed")
+PLAIN = (*SIMPLE, "ridge", "scratch", "pooled")
 """What one would do without learning across patients, or without adapting."""
 LEARNERS = ("ridge", "scratch", "pooled", "cnp", "anp", "tnp", "anil", "maml", "alpaca", "dkt", "r2d2")
 TITLES = {
     "mean": "mean of the patient's readings", "last": "the patient's last reading",
+    "mixed": "mixed-effects regression",
     "ridge": "ridge regression a patient",
     "scratch": "a network a patient", "pooled": "one network for all patients", "cnp": "CNP", "anp": "ANP",
     "tnp": "TNP-D", "anil": "ANIL", "maml": "MAML", "alpaca": "ALPaCA", "dkt": "DKT", "r2d2": "R2-D2",
@@ -91,17 +97,47 @@ def measured(learner: MetaLearner, source: GroupedSource, split: Split, tasks: i
     return found
 
 
-def simple(source: GroupedSource, split: Split, tasks: int, seed: int, last: bool) -> dict[str, Any]:
-    """The mean of the readings, or the last one, as a prediction."""
+def answered(source: GroupedSource, split: Split, tasks: int, seed: int, answer: Answer) -> dict[str, Any]:
+    """Every measure at each number of readings, by patient, of what answers task by task."""
     found: dict[str, Any] = {}
     for shot in SHOTS:
-        asked, values = source.reshaped(shot=shot), []
+        asked = source.reshaped(shot=shot)
+        values: dict[str, list[float]] = {"mse": [], "coverage_90": []}
         for index in range(math.ceil(tasks / BLOCK)):
-            block = draw_block(asked, split, tasks, seed, index)
-            y = block.support.y[:, -1:] if last else block.support.y.mean(1, keepdim=True)
-            values += (block.query.y - y).square().mean((1, 2)).double().tolist()
-        found[str(shot)] = {"mse": by_patient(values, patients(asked, split, tasks, seed))}
+            for x, y, query, truth in rows_of(draw_block(asked, split, tasks, seed, index)):
+                mean, deviation = answer(x, y, query)
+                values["mse"].append(float(np.square(truth - mean).mean()))
+                if deviation is not None:
+                    values["coverage_90"].append(float((np.abs(truth - mean) <= 1.6448536 * deviation).mean()))
+        owners = patients(asked, split, tasks, seed)
+        found[str(shot)] = {name: by_patient(v, owners) for name, v in values.items() if v}
     return found
+
+
+def mixed_forms(source: GroupedSource, seed: int) -> dict[str, Answer]:
+    """Mixed-effects regression in every form, by what each is called."""
+    forms: dict[str, Answer] = {}
+    for windows, slope, alone in itertools.product((False, True), repeat=3):
+        groups, effects = "windows" if windows else "patients", "intercept and slope" if slope else "intercept"
+        called = f"groups: {groups}; fixed: {'time' if alone else 'all columns'}; random: {effects}"
+        if not alone or source.spec.x_shape[0] > 1:
+            forms[called] = fitted(source, windows, slope, alone, seed)
+    return forms
+
+
+def simple(name: str, data: str, tasks: int, seed: int) -> dict[str, Any]:
+    """What is not trained step by step; of mixed-effects regression the form that is best on the valid patients."""
+    source = source_of(data, 10.0)
+    answers: dict[str, Callable[[], Answer]] = {
+        "mean": lambda: lambda x, y, asked: (np.full(len(asked), y.mean()), None),
+        "last": lambda: lambda x, y, asked: (np.full(len(asked), y[-1]), None),
+    }
+    forms = {"": answers[name]()} if name != "mixed" else mixed_forms(source, seed)
+    tried = {form: loss(answered(source, "valid", tasks, seed, answer)) for form, answer in forms.items()}
+    best = min(tried, key=lambda form: tried[form])
+    test = answered(source, "test", tasks, seed, forms[best])
+    kept = {} if name != "mixed" else tried
+    return {"valid": tried[best], "test": test, "scale_rows": None, "steps": 0, "tried": kept}
 
 
 def trained(name: str, source: GroupedSource, seconds: float, seed: int) -> tuple[MetaLearner, int]:
@@ -128,10 +164,8 @@ def loss(found: dict[str, Any]) -> float:
 
 def entry(name: str, data: str, seconds: float, tasks: int, seed: int) -> dict[str, Any]:
     """What a learner comes to in the setting that is best on the valid patients."""
-    if name in ("mean", "last"):
-        source = source_of(data, 10.0)
-        valid, test = (simple(source, split, tasks, seed, name == "last") for split in ("valid", "test"))
-        return {"valid": loss(valid), "test": test, "scale_rows": None, "steps": 0, "tried": {}}
+    if name in SIMPLE:
+        return simple(name, data, tasks, seed)
     best: dict[str, Any] = {"valid": math.inf}
     tried: dict[str, float] = {}
     for rows in SCALES if name != "pooled" else (math.inf,):
@@ -222,7 +256,7 @@ def main() -> None:
     begin = time.process_time()
     for data in given.data:
         entries = {}
-        for name in ("mean", "last", *given.learners):
+        for name in (*SIMPLE, *given.learners):
             kept = Path("runs") / given.name / f"{data}-{name}-{given.seconds:g}-{given.tasks}-{given.seed}.json"
             if kept.exists():  # a run that was broken off goes on
                 entries[name] = json.loads(kept.read_text())

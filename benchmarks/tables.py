@@ -197,6 +197,7 @@ PAGES = {
     "finance.md": ("# Finance: volatility, direction and credit", ("finance_table",)),
     "healthcare.md": ("# Healthcare: new patients, hospitals, X-rays and heartbeats", ("healthcare_table",)),
     "language.md": ("# Language: intents from a handful of sentences", ("language_table", "text_layers")),
+    "faces.md": ("# Tuning and the server, measured", ("tuning", "serving")),
     "questions.md": ("# The questions users ask", ("verdicts", "forecasts", "audits", "trust", "labelling")),
 }
 WRITTEN = (

@@ -8,6 +8,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+_NOTED: list[int] = []
+
+
+def noted() -> int:
+    """How many Ctrl-C were only noted so far: one that comes with the last step of a run stops whatever is next."""
+    return len(_NOTED)
+
 
 @contextmanager
 def interruptible(tell: bool) -> Iterator[Callable[[], bool]]:
@@ -21,6 +28,7 @@ def interruptible(tell: bool) -> Iterator[Callable[[], bool]]:
         if hit:
             raise KeyboardInterrupt
         hit.append(number)
+        _NOTED.append(number)
         if tell:  # not print(): it may be in the middle of one
             os.write(2, b"\nstopping after this step; Ctrl-C again stops at once, without saving\n")
 

@@ -21,7 +21,7 @@ LAST, BEST = "last.safetensors", "best.safetensors"
 class Place:
     """What is needed beside weights and optimiser to go on exactly.
 
-    stopped: "" while it runs, else "finished", "early" or "interrupted".
+    stopped: "" while it runs, else "finished", "early", "halted" or "interrupted".
     """
 
     step: int = 0

@@ -36,7 +36,7 @@ class Run:
 
     best_score: on the validation tasks, higher is better (None if there was no validation: the best
     weights are then the last).
-    stopped: "finished", "early" (no better for `patience` validations) or "interrupted".
+    stopped: "finished", "early" (no better for `patience` validations), "halted" (by `watch`) or "interrupted".
     """
 
     learner: MetaLearner
@@ -78,7 +78,9 @@ def train(
     nodes: int = 1,
     precision: Literal["32-true", "64-true", "bf16-mixed"] = "32-true",
     valid_source: Source | None = None,
+    valid_seed: int | None = None,
     started: Callable[[], object] | None = None,
+    watch: Callable[[int, Evaluation], object] | None = None,
 ) -> Run:
     """Train a learner over many tasks with Adam; the best weights on the validation tasks are kept.
 
@@ -119,7 +121,10 @@ def train(
         nodes: machines; start the same command on each with the variables of torchrun.
         precision: 32-true, 64-true, or bf16-mixed for autocast.
         valid_source: other tasks to validate on (fewer classes, say); `source` if not given.
+        valid_seed: decides the validation tasks alone, so that runs of several seeds can share them; `seed` if not
+            given.
         started: called once, by the first process, when all was found to fit and before the first step.
+        watch: called after every validation with the step and what was found; a true answer stops the run there.
 
     Raises:
         UserError: nothing to train, options or tasks that do not fit (before anything is written), or a
@@ -138,6 +143,8 @@ def train(
     valid_source = valid_source or source
     check_learner(learner, source, valid_source if valid_every else None, seed)
     facts: dict[str, Any] = {"seed": seed, "options": options}
+    if valid_seed is not None:
+        facts["valid_seed"] = valid_seed
     saved = Saved.read(folder) if resume else None
     if memory:
         tasks = draw_tasks(learner, source, meta_batch // (devices * nodes), pooled_rows, source.rng(seed, "train", 1))
@@ -188,7 +195,7 @@ def train(
         """Score the validation tasks; whether to go on."""
         nonlocal shown
         with fabric.autocast():
-            found = evaluate(learner, valid_source, "valid", tasks=valid_tasks, seed=seed)
+            found = evaluate(learner, valid_source, "valid", tasks=valid_tasks, seed=facts.get("valid_seed", seed))
         score = found.signs[found.headline] * found.mean()
         if fabric.world_size > 1:  # all decide alike, whatever their processors round
             score = fabric.broadcast(score)
@@ -199,7 +206,11 @@ def train(
             place.best_score, place.best_step, place.since_best = score, step, 0
             place.best = {k: v.detach().cpu().clone() for k, v in learner.state_dict().items()}
             save_best(step, {"valid": json_scores(found)})
-        return patience is None or place.since_best < patience
+        if watch and fabric.broadcast(bool(watch(step, found))):
+            place.stopped = "halted"
+        elif patience is not None and place.since_best >= patience:
+            place.stopped = "early"
+        return not place.stopped
 
     todo = range(place.step + 1, steps + 1) if place.stopped != "early" else range(0)
     if resume and not todo:
@@ -238,7 +249,7 @@ def train(
                 seconds = round(time.perf_counter() - start, 3)
                 record.add(step=step, loss=found.loss, gradient_norm=found.norm, lr=now, seconds=seconds)
             if valid_every and (step % valid_every == 0 or step == steps) and not validate(step):
-                place.stopped = "early"
+                pass  # it says itself why not to go on
             elif step == steps:
                 place.stopped = "finished"
             elif found.stop or (fabric.world_size == 1 and interrupted()):

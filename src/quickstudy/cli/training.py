@@ -14,19 +14,18 @@ from jsonargparse import ArgumentParser, Namespace
 from lightning_fabric.utilities.rank_zero import rank_zero_only
 
 from quickstudy.cli.arguments import Command, as_yaml, check_seed, read_config
-from quickstudy.core.catalogue import arguments, build
+from quickstudy.configuration import learner_in, source_in, valid_source_in
 from quickstudy.core.errors import UserError
 from quickstudy.core.files import write_whole
 from quickstudy.core.learner import MetaLearner
 from quickstudy.core.source import Source
-from quickstudy.learners import make
-from quickstudy.nets import NETS, default_net
 from quickstudy.scores import in_words
 from quickstudy.tasks.sampling import Count
 from quickstudy.train import Run, train
 
 RESERVED: set[str | int] = {
-    *("learner", "source", "valid_source", "out", "resume", "overwrite", "progress", "started", "memory", "compile")
+    *("learner", "source", "valid_source", "out", "resume", "overwrite", "progress", "started", "watch"),
+    *("memory", "compile"),
 }
 MEMORY = "budget of an outer step (500MB), or a plan by name: store, checkpoint, sweep, truncated, implicit"
 
@@ -35,37 +34,28 @@ def _add(parser: ArgumentParser) -> None:
     parser.add_argument("--out", type=str | None, default=None, help="folder of the run (default: runs/LEARNER-TASKS)")
     parser.add_argument("--resume", action="store_true", help="go on with the run in that folder, exactly")
     parser.add_argument("--overwrite", action="store_true", help="start again in a folder that holds a run")
+    add_run(parser)
+    parser.add_argument("--quiet", action="store_true", help="show no progress bar")
+
+
+def add_run(parser: ArgumentParser) -> None:
+    """The options that make a run what it is, beside tasks, learner and net."""
     parser.add_argument("--memory", type=str | None, default=None, help=MEMORY)
     parser.add_argument("--compile", action="store_true", help="run the outer step as one compiled program")
     for name in ("way", "shot", "query"):
         parser.add_argument(f"--valid.{name}", type=Count | None, default=None, help=f"{name} of the validation tasks")
-    parser.add_argument("--quiet", action="store_true", help="show no progress bar")
     parser.add_function_arguments(train, "train", skip=RESERVED)
     parser._option_string_actions["--train"].help = "a YAML file of training options alone"
 
 
 def source_of(options: Namespace) -> Source:
     """The source that the options describe."""
-    return build(options.tasks.as_dict(), "tasks")
+    return source_in(options.as_dict())
 
 
 def learner_of(options: Namespace, source: Source) -> MetaLearner:
     """The learner that the options describe, for the tasks of a source."""
-    chosen: dict[str, Any] = options.learner.as_dict()
-    net = options.net.as_dict()
-    name = net.pop("name")
-    if name not in NETS:  # the tasks decide, and every network's options could be given
-        name = default_net(source.spec.x_shape, source.spec.encoded)
-        net = {option: value for option, value in net.items() if value is not None}
-        for option in net.keys() - arguments(NETS[name]).keys():
-            raise UserError(f"--net.{option} is no option of {name}, which suits these tasks: choose another --net.")
-    return make(chosen.pop("name"), source.spec, name, net, **chosen)
-
-
-def validation(options: Namespace, source: Source) -> Source | None:
-    """The tasks to validate on, where they differ from those trained on."""
-    other = {k: v for k, v in options.valid.as_dict().items() if v is not None}
-    return source.reshaped(**other) if other else None
+    return learner_in(options.as_dict(), source)
 
 
 def run(options: Namespace) -> int:
@@ -82,7 +72,7 @@ def run(options: Namespace) -> int:
         done = train(
             learner,
             source,
-            valid_source=validation(options, source),
+            valid_source=valid_source_in(options.as_dict(), source),
             out=out,
             resume=options.resume,
             overwrite=options.overwrite,

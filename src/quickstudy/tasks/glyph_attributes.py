@@ -67,4 +67,5 @@ class GlyphAttributes(DescribedSource):
             attributes = torch.cat(parts).unflatten(0, shown.shape).mean(1)
             write_npz(path, attributes=attributes.numpy())
         rest = replace(pool, rows=pool.rows[:, self.describing :], counts=pool.counts - self.describing)
-        return DescribedPool(rest.x, rest.rows, rest.counts, rest.names, rest.splits, rest.groups, attributes)
+        pool = (rest.x, rest.rows, rest.counts, rest.names, rest.splits, rest.groups)
+        return DescribedPool(*pool, descriptions=attributes)

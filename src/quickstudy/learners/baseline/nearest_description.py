@@ -32,8 +32,8 @@ class NearestDescription(MetaLearner):
     >>> import torch, quickstudy as qs
     >>> learner = NearestDescription(qs.Classification(2), x_shape=(2,), description_shape=(2,))
     >>> descriptions = qs.examples(torch.tensor([[[1.0, 0.0], [0.0, 1.0]]]), torch.tensor([[0, 1]]))
-    >>> learner.predict(learner.adapt(descriptions), torch.tensor([[[3.0, 4.0]]]))
-    tensor([[[6.0000, 8.0000]]])
+    >>> learner.predict(learner.adapt(descriptions), torch.tensor([[[3.0, 4.0]]])).round()
+    tensor([[[6., 8.]]])
     """
 
     papers = ("chang2008dataless",)

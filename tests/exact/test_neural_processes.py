@@ -76,6 +76,15 @@ def test_a_row_of_weight_three_is_three_rows() -> None:
     assert (found - attend(query, key, value, heads=2)).abs().max() > 1e-2
 
 
+def test_weights_of_its_own_for_every_query() -> None:
+    query, key, value = random(2, 3, 4), random(2, 5, 4, seed=1), random(2, 5, 4, seed=2)
+    own = random(2, 3, 5, seed=3).clamp_min(0)
+    own[1, 2] = 0
+    found = attend(query, key, value, own, heads=2)
+    close(found, torch.cat([attend(query[:, i : i + 1], key, value, own[:, i], heads=2) for i in range(3)], 1))
+    assert not found[1, 2].any()
+
+
 def test_attention_is_torchs_multi_head_attention() -> None:
     ours = seeded(lambda: Attention(6, 3))
     theirs = nn.MultiheadAttention(6, 3, batch_first=True).double()

@@ -70,7 +70,7 @@ def learner_of(name: str, source: qs.tasks.Texts, fewer: int) -> tuple[MetaLearn
     best: tuple[float, MetaLearner, dict[str, Any]] | None = None
     for rate in method["rates"]:
         torch.manual_seed(0)
-        learner = qs.make("protonet", source.spec)
+        learner = qs.make("protonet", harder.spec)
         options = {"valid_every": steps // 4, "valid_tasks": max(100 // fewer, 4), "valid_source": source}
         run = qs.train(learner, harder, steps, method["meta_batch"], rate, progress=False, **options)
         score = run.best_score or 0.0

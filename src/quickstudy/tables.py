@@ -93,8 +93,7 @@ def _table(*names: str) -> Table:
     """A plain table that fits 80 columns, its first column to the left."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for i, name in enumerate(names):
-        # a learner's name is what the reader looks for: numbers give way to it
-        table.add_column(Text(name), justify="right" if i else "left", overflow="fold", no_wrap=not i)
+        table.add_column(Text(name), justify="right" if i else "left", overflow="fold")
     return table
 
 

@@ -88,6 +88,18 @@ def test_a_new_task_numbers_its_classes_as_training_did(tmp_path: Path) -> None:
         qs.adapt(trained, x, ["x", "x", "x"])
 
 
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+def test_a_frame_in_memory_is_read_as_its_file(path: str, library: str) -> None:
+    frame = pytest.importorskip(library).read_csv(path)
+    options = {"task_column": "who", "target": "y", "kind": "regression", "categorical": "arm", **GIVEN}
+    of_file, in_memory = Table(path, **options), Table(**options).on(frame)
+    assert_close(of_file.prepare().x, in_memory.prepare().x)
+    assert_close(of_file.prepare().y, in_memory.prepare().y)
+    assert of_file.spec == in_memory.spec and in_memory.path.startswith("memory:")
+    readings = Series("", "who", "when", "y", covariates="dose", shot=1, query=1, valid_tasks="d", test_tasks="c")
+    assert readings.on(frame).prepare().x.shape[0] == 12
+
+
 def series(tmp_path: Path, **options) -> Series:
     """Two patients whose value is the time, at uneven times."""
     rng = np.random.default_rng(0)

@@ -16,7 +16,8 @@ from quickstudy.core.reader import Reader, Rows
 from quickstudy.core.source import SPLITS, Scaling, Spec, Split
 from quickstudy.tasks.columns import Column, encode, fit_columns, scale_of, scale_of_values, width
 from quickstudy.tasks.drawing import Cuts, Drawer, Span
-from quickstudy.tasks.grouped import Grouped, GroupedSource, by_task, deal, spans
+from quickstudy.tasks.grouped import Grouped, by_task, deal, spans
+from quickstudy.tasks.one_table import OneTable
 from quickstudy.tasks.sampling import Count
 from quickstudy.tasks.sheet import Sheet, listed, missing, numbers, read_sheet, times
 from quickstudy.tasks.table import TableReader
@@ -29,7 +30,7 @@ ALL = 2**31 - 1
 """Stands for any number of readings: all within `past`."""
 
 
-class Series(GroupedSource):
+class Series(OneTable):
     """Tasks from a table of readings (.csv, .tsv, also .gz), a row for each: of which task, when, and how much.
 
     forecast: the support is the `shot` readings before some moment, or all within `past` before it, and the query the
@@ -143,7 +144,7 @@ class Series(GroupedSource):
             raise UserError("series needs a path: give a table with a row for each reading.")
         if not (self.scale_rows >= 0 and self.past >= 0):
             raise UserError(f"scale_rows is {self.scale_rows} and past {self.past}: neither may be below 0.")
-        sheet = read_sheet(self.path, self.delimiter)
+        sheet = self.cells()
         wanted = {"task_column": listed(self.task_column), "time_column": [self.time_column]}
         wanted |= {"value_column": [self.value_column], "covariates": listed(self.covariates)}
         for option, names in wanted.items():

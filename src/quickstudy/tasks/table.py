@@ -15,7 +15,8 @@ from quickstudy.core.reader import Reader, Rows
 from quickstudy.core.source import Scaling, Spec
 from quickstudy.tasks.columns import Column, encode, fit_columns, scale_of, scale_of_values, width
 from quickstudy.tasks.drawing import AnyLabelled, AnyRows, Cuts, Drawer, EachClass, Span
-from quickstudy.tasks.grouped import Grouped, GroupedSource, by_task, deal, spans
+from quickstudy.tasks.grouped import Grouped, by_task, deal, spans
+from quickstudy.tasks.one_table import OneTable
 from quickstudy.tasks.sampling import Count
 from quickstudy.tasks.sheet import Sheet, listed, missing, numbers, read_sheet, sheet_of, times
 from quickstudy.tasks.target import labels, read_target, without_target
@@ -23,7 +24,7 @@ from quickstudy.tasks.target import labels, read_target, without_target
 SCHEMES = ("rows", "per_class")
 
 
-class Table(GroupedSource):
+class Table(OneTable):
     """Tasks from one table (.csv, .tsv, also .gz): the rows with the same entry in `task_column` are a task.
 
     target: the column to predict. kind: classification or regression; "auto" looks at it (tasks/target.py). A class
@@ -131,7 +132,7 @@ class Table(GroupedSource):
             raise UserError(f"scale_rows is {self.scale_rows}: give a number of rows, 0 or more (inf for one scale).")
         if self.scheme not in SCHEMES:
             raise UserError(f"unknown scheme {self.scheme!r}: {nearest(self.scheme, SCHEMES)}")
-        sheet = read_sheet(self.path, self.delimiter)
+        sheet = self.cells()
         asked = {"task_column": [self.task_column], "target": [self.target], "time_column": listed(self.time_column)}
         asked |= {"categorical": listed(self.categorical), "ignore": listed(self.ignore)}
         for option, names in asked.items():

@@ -59,10 +59,14 @@ def main() -> None:
         MEASURED.write_text(json.dumps(tables, indent=1, ensure_ascii=False, sort_keys=True) + "\n")
         made = (
             f"`python benchmarks/catalogue.py {name} --seconds {args.seconds:g}` on {facts['hardware']}, "
-            f"{args.processes} learners at once: {suite.about}; {args.test_tasks} test tasks, the same ones for all."
+            f"{at_once(args.processes)}: {suite.about}; {args.test_tasks} test tasks, the same ones for all."
         )
         text = markdown(found, suite, [pays(found), *failures(found), suite.differences, made])
         (FOLDER / f"catalogue_{name}.md").write_text(text.rstrip() + "\n")
+
+
+def at_once(processes: int) -> str:
+    return "one learner at once" if processes == 1 else f"{processes} learners at once"
 
 
 def tabulated(entries: Sequence[Entry], facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import rankdata
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from quickstudy.core.learner import MetaLearner
@@ -72,10 +72,7 @@ def customers(data: Path) -> Customers:
 
 def auc(y: np.ndarray, score: np.ndarray) -> float:
     """The share of pairs of a default and none that are in the right order, ties half; NaN without such a pair."""
-    ones = int(y.sum())
-    if ones in (0, len(y)):
-        return float("nan")
-    return float((rankdata(score)[y == 1].sum() - ones * (ones + 1) / 2) / (ones * (len(y) - ones)))
+    return float(roc_auc_score(y, score)) if 0 < y.sum() < len(y) else float("nan")
 
 
 class Pools(Source):

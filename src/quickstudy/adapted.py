@@ -13,7 +13,7 @@ from torch import Tensor
 from quickstudy import checkpoint as files
 from quickstudy.core.errors import UserError
 from quickstudy.core.learner import MetaLearner
-from quickstudy.core.objective import Classification, GaussianRegression
+from quickstudy.core.objective import Classification, values_of
 from quickstudy.core.reader import Reader
 from quickstudy.core.source import check_finite
 from quickstudy.core.task import State, concatenate
@@ -83,11 +83,8 @@ class AdaptedTask:
         objective = self.learner.objective
         if isinstance(objective, Classification):
             raise UserError("a classification task has no values: ask for `labels` or `probabilities`.")
-        out = prediction.unsqueeze(0)
-        if isinstance(objective, GaussianRegression):
-            mean, deviation = objective.mean_and_deviation(out)
-            return mean[0], deviation[0]
-        return out[0], None
+        mean, deviation = values_of(objective, prediction.unsqueeze(0))
+        return mean[0], None if deviation is None else deviation[0]
 
     def save(self, path: str | Path) -> None:
         """Save the state alone: small, since the learner stays in its own checkpoint.
@@ -124,15 +121,20 @@ def _predicted(tasks: Sequence[AdaptedTask], rows: Sequence[Tensor]) -> list[Ten
     return [one[: len(x)] for one, x in zip(out, rows, strict=True)]
 
 
+def row_shape(learner: MetaLearner, card: Mapping[str, Any]) -> tuple[int, ...] | None:
+    """The shape of a row that a learner takes, by its card or its network; None where any will do."""
+    found = (card.get("spec") or {}).get("x_shape") or getattr(getattr(learner, "net", learner), "x_shape", None)
+    return tuple(found) if found is not None else None
+
+
 def check_rows(learner: MetaLearner, card: Mapping[str, Any], x: Tensor, where: str, asked: bool = False) -> None:
     """Raise UserError for rows that are not of the shape that the learner was trained on, or not finite.
 
     asked: the rows to predict, which for zero-shot learners are no descriptions.
     """
-    spec = card.get("spec") or {}
-    shape = spec.get("x_shape") or getattr(getattr(learner, "net", learner), "x_shape", None)
+    shape = row_shape(learner, card)
     if not asked and "zero-shot" in learner.kinds:
-        shape = spec.get("description_shape") or getattr(learner, "description_shape", shape)
+        shape = (card.get("spec") or {}).get("description_shape") or getattr(learner, "description_shape", shape)
     if shape is not None and tuple(x.shape[1:]) != tuple(shape):
         raise UserError(
             f"{where} has rows of shape {tuple(x.shape[1:])} and the learner takes {tuple(shape)}: give such rows."

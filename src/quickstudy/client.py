@@ -6,11 +6,11 @@ import base64
 import importlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from quickstudy.answer import Answer
 from quickstudy.core.errors import UserError
 
 
@@ -20,23 +20,6 @@ class Refused(UserError):
     def __init__(self, sentence: str, status: int):
         super().__init__(sentence)
         self.status = status
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a task says of rows, an entry for each; None for what was not asked, or is not of this kind of task."""
-
-    version: int
-    classes: list[str] | None = None
-    labels: list[str] | None = None
-    probabilities: list[list[float]] | None = None
-    values: list[list[float]] | None = None
-    deviations: list[list[float]] | None = None
-    sets: list[list[str]] | None = None
-    low: list[list[float]] | None = None
-    high: list[list[float]] | None = None
-    note: str | None = None
-    nearest: list[list[int]] | None = None
 
 
 class Client:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from quickstudy.core.errors import UserError
 from quickstudy.core.learner import MetaLearner
-from quickstudy.core.objective import Classification, GaussianRegression
+from quickstudy.core.objective import Classification, values_of
 from quickstudy.core.task import Examples, Task, map_tensors
 
 TOGETHER = 20
@@ -87,7 +87,7 @@ def influence(learner: MetaLearner, task: Task) -> Influence:
         moved = moved.masked_fill(alone[:, answer[0]], math.inf)
         helped = helped.masked_fill(alone[:, y[0]], math.inf)
     else:
-        said = [_values(learner, part) for part in (whole, without)]
+        said = [values_of(learner.objective, part)[0] for part in (whole, without)]
         moved, noise = _difference(said[0][:1], said[1]), float(_difference(said[0][:1], said[0][1:]).abs().max())
     return Influence(rows, asked, moved.double(), helped.double(), noise)
 
@@ -103,11 +103,6 @@ def _predictions(learner: MetaLearner, support: Examples, query: Examples, weigh
 def _log_probability(logits: Tensor, answer: Tensor) -> Tensor:
     index = answer.expand(len(logits), -1).unsqueeze(-1)
     return logits.double().log_softmax(-1).gather(-1, index).squeeze(-1)
-
-
-def _values(learner: MetaLearner, prediction: Tensor) -> Tensor:
-    objective = learner.objective
-    return objective.mean_and_deviation(prediction)[0] if isinstance(objective, GaussianRegression) else prediction
 
 
 def _difference(a: Tensor, b: Tensor) -> Tensor:

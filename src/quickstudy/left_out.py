@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from quickstudy.core.learner import MetaLearner
-from quickstudy.core.objective import Classification, GaussianRegression
+from quickstudy.core.objective import Classification, values_of
 from quickstudy.core.task import Examples
 
 FOLDS = 5
@@ -60,8 +60,6 @@ def spread(learner: MetaLearner, support: Examples) -> Tensor:
     For regression, in the unit of y.
     """
     prediction, asked = left_out(learner, support)
-    mean = prediction
-    if isinstance(learner.objective, GaussianRegression):
-        mean = learner.objective.mean_and_deviation(prediction)[0]
+    mean, _ = values_of(learner.objective, prediction)
     squares = (mean - support.y).square().mean(-1) * asked
     return torch.where(asked.sum(1) > 0, squares.sum(1) / asked.sum(1).clamp_min(1), torch.nan).sqrt()

@@ -169,3 +169,10 @@ class GaussianRegression(Objective):
             "mse": row_mean((mean - query.y).square().mean(-1), query.weight),
             "coverage_90": row_mean(inside, query.weight),
         }
+
+
+def values_of(objective: Objective, prediction: Tensor) -> tuple[Tensor, Tensor | None]:
+    """The values of a regression's predictions and, where it states them, their deviations; both (task, n, y_size)."""
+    if isinstance(objective, GaussianRegression):
+        return objective.mean_and_deviation(prediction)
+    return prediction, None

@@ -11,22 +11,12 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import validate_data
 from torch import Tensor
 
+from quickstudy.adapted import row_shape
 from quickstudy.checkpoint import Checkpoint
 from quickstudy.core.errors import UserError
 from quickstudy.evaluate import dtype_of
 from quickstudy.tasks.arrays import numbers
 from quickstudy.tasks.images import fit_shape
-
-
-def shape_of(trained: Checkpoint | None) -> tuple[int, ...] | None:
-    """The shape of a row that the learner takes; None where any will do."""
-    if trained is None:
-        return None
-    learner = trained.learner
-    found = (trained.card.get("spec") or {}).get("x_shape") or getattr(
-        getattr(learner, "net", learner), "x_shape", None
-    )
-    return tuple(found) if found else None
 
 
 def rows_of(estimator: BaseEstimator, X: Any, trained: Checkpoint | None, first: bool) -> Tensor:
@@ -44,7 +34,7 @@ def rows_of(estimator: BaseEstimator, X: Any, trained: Checkpoint | None, first:
         return reader.given(X)
     if reader is not None and takes == "frame" and hasattr(X, "columns"):
         return reader.given(validate_data(estimator, X, reset=first, skip_check_array=True))
-    shape = shape_of(trained)
+    shape = row_shape(trained.learner, trained.card) or None if trained is not None else None
     X = _flat(X, shape)
     scale = 255 if getattr(X, "dtype", None) == np.uint8 and shape is not None and len(shape) == 3 else 1
     finite: Any = "allow-nan" if takes == "cells" else True

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from quickstudy.core.errors import UserError
 from quickstudy.core.learner import MetaLearner
-from quickstudy.core.objective import Classification, GaussianRegression
+from quickstudy.core.objective import Classification, GaussianRegression, values_of
 from quickstudy.core.task import State, examples
 from quickstudy.core.tracing import tracing
 from quickstudy.evaluate import name_of
@@ -56,10 +56,7 @@ def answers(learner: MetaLearner, prediction: Tensor) -> tuple[Tensor, ...]:
     """What a user wants of a prediction (1, m, size): probabilities; values; or values and their deviations."""
     if isinstance(learner.objective, Classification):
         return (prediction[0].softmax(-1),)
-    if isinstance(learner.objective, GaussianRegression):
-        mean, deviation = learner.objective.mean_and_deviation(prediction)
-        return mean[0], deviation[0]
-    return (prediction[0],)
+    return tuple(part[0] for part in values_of(learner.objective, prediction) if part is not None)
 
 
 def output_names(learner: MetaLearner) -> list[str]:

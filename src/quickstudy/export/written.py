@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from quickstudy.adaptation import AdaptedTask
+from quickstudy.adapted import AdaptedTask, row_shape
 from quickstudy.checkpoint import Checkpoint
 from quickstudy.core.errors import UserError
 from quickstudy.core.files import check_place, write_whole
@@ -173,8 +173,7 @@ def _rows(shape: tuple[int, ...], rows: int, number: int) -> Tensor:
 
 
 def _row_shape(learner: MetaLearner, card: Mapping[str, Any], given: Sequence[int]) -> tuple[int, ...]:
-    spec = card.get("spec") or {}
-    found = spec.get("x_shape") or getattr(getattr(learner, "net", learner), "x_shape", None) or given
+    found = row_shape(learner, card) or given
     if not found:
         name = name_of(learner, "learner")
         raise UserError(f"{name} takes rows of any width, and a file has one: give it with --width.")

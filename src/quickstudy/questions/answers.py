@@ -11,7 +11,7 @@ from torch import Tensor
 
 from quickstudy.calibration import Reliability, bin_sums, reliability
 from quickstudy.core.learner import MetaLearner
-from quickstudy.core.objective import Classification, GaussianRegression
+from quickstudy.core.objective import Classification, GaussianRegression, values_of
 from quickstudy.core.source import Source, Split, generator
 from quickstudy.core.task import Examples
 from quickstudy.evaluate import BLOCK, check_tasks, cut, device_of, draw, dtype_of, evaluating, ready
@@ -101,9 +101,8 @@ def answers(
             else:
                 ways.add(0)
                 shots |= set((part.support.weight > 0).sum(1).tolist())
-                if isinstance(objective, GaussianRegression):
-                    out, deviation = objective.mean_and_deviation(out)
-                else:
+                out, deviation = values_of(objective, out)
+                if deviation is None:
                     deviation = spread(learner, part.support).view(-1, 1, 1).expand_as(out)
         columns.append((out, deviation, part.query.y, part.query.weight))
         if watch is not None:

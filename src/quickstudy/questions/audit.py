@@ -16,7 +16,7 @@ from torch import Tensor
 
 from quickstudy.core.errors import UserError
 from quickstudy.core.learner import MetaLearner
-from quickstudy.core.objective import Classification, GaussianRegression
+from quickstudy.core.objective import Classification, values_of
 from quickstudy.core.source import Source, Split
 from quickstudy.core.task import Examples, State
 from quickstudy.evaluate import cut, device_of, draw, dtype_of, evaluating, ready
@@ -142,9 +142,7 @@ class Auditor:
         """The adapted learner's values at the probes, (task, probe * y_size)."""
         tasks = len(next(iter(state.values())))
         out = self.learner.predict(state, self.probes.unsqueeze(0).expand(tasks, *self.probes.shape))
-        if isinstance(self.learner.objective, GaussianRegression):
-            out = self.learner.objective.mean_and_deviation(out)[0]
-        return out.flatten(1)
+        return values_of(self.learner.objective, out)[0].flatten(1)
 
     def _far(self, rows: Tensor, bank: str, support: Examples) -> Tensor:
         """The mean over a task's rows of the mean distance to the nearest rows of the bank."""

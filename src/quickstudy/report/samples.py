@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from markupsafe import Markup
 from torch import Tensor
 
-from quickstudy.core.objective import Classification, GaussianRegression, Objective
+from quickstudy.core.objective import Classification, Objective, values_of
 from quickstudy.core.task import select
 from quickstudy.report.chapter import drawn_task
 from quickstudy.report.page import Section, table
@@ -107,7 +107,7 @@ def _answers(
             )
             found[i] = [shown.truth(1, t, i), mark, f"{100 * float(odds[i, best]):.0f} %"]
         return ["class", "answer", "how sure"], found
-    mean, deviation = values(objective, prediction[t : t + 1])
+    mean, deviation = values_of(objective, prediction[t : t + 1])
     for i in asked:
         said = ", ".join(f"{v:.4g}" for v in mean[0, i].tolist())
         found[i] = [shown.truth(1, t, i), said]
@@ -116,10 +116,3 @@ def _answers(
             pairs = zip(low.tolist(), high.tolist(), strict=True)
             found[i].append(", ".join(f"{a:.4g} to {b:.4g}" for a, b in pairs))
     return ["value", "answer", *["90 % interval"] * (deviation is not None)], found
-
-
-def values(objective: Objective, prediction: Tensor) -> tuple[Tensor, Tensor | None]:
-    """The values of a prediction and, where it states them, their deviations; both (task, n, y_size)."""
-    if isinstance(objective, GaussianRegression):
-        return objective.mean_and_deviation(prediction)
-    return prediction, None

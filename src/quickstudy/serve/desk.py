@@ -8,6 +8,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
@@ -16,11 +17,12 @@ import torch
 from torch import Tensor
 
 from quickstudy.adaptation import Support
+from quickstudy.answer import Answer
 from quickstudy.checkpoint import Checkpoint
 from quickstudy.core.errors import nearest as nearest_name
 from quickstudy.core.objective import Regression
 from quickstudy.questions.trust import Trust
-from quickstudy.serve.answers import Answer, answered, nearest_rows
+from quickstudy.serve.answers import answered, nearest_rows, trusted
 from quickstudy.serve.entry import Entry, Rows
 from quickstudy.serve.gathering import Asked, Gatherer
 from quickstudy.serve.limits import Limits, Refused
@@ -112,14 +114,14 @@ class Desk:
         prediction = await self.gatherer.ask(Asked(task, x), self.limits.seconds)
         answer = answered(entry, prediction)
         if coverage is not None and trust is not None:
-            trusted = partial(answer.trusted, task, x, trust, coverage)
-            answer = await self.gatherer.ask(trusted, self.limits.seconds)
+            surer = partial(trusted, answer, task, x, trust, coverage)
+            answer = await self.gatherer.ask(surer, self.limits.seconds)
         if nearest:
             if self.shown.x_shape != self.asked.x_shape:
                 raise Refused(422, "the examples of this learner describe classes, and rows do not: leave nearest out.")
             known = (await self._whole(id))[1].x[: task.card["rows"]]  # it may have been extended since
             numbers = await self.gatherer.ask(lambda: nearest_rows(task, known, x, nearest), self.limits.seconds)
-            answer = answer._replace(nearest=numbers)
+            answer = replace(answer, nearest=numbers)
         return answer
 
     async def forget(self, id: str) -> None:

@@ -249,6 +249,4 @@ def load_task(path: str | Path, trained: str | Path | None = None) -> AdaptedTas
     learnt = files.load(at)
     if learnt.card["digest"] != origin.get("digest"):
         raise UserError(f"{path} was adapted with another learner than {os.fspath(at)}: give the one it was made with.")
-    classes = [str(name) for name in found.card.get("classes", [])]
-    learner = learnt.learner.for_way(len(classes)) if classes else learnt.learner
-    return AdaptedTask(learner, found.state, classes, found.card, learnt.reader)
+    return AdaptedTask.of(learnt, found.state, found.card)

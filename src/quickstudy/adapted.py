@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from quickstudy import checkpoint as files
+from quickstudy.checkpoint import Checkpoint
 from quickstudy.core.errors import UserError
 from quickstudy.core.learner import MetaLearner
 from quickstudy.core.objective import Classification, values_of
@@ -38,6 +39,13 @@ class AdaptedTask:
     classes: list[str]
     card: dict[str, Any]
     reader: Reader | None = None
+
+    @classmethod
+    def of(cls, trained: Checkpoint, state: State, card: dict[str, Any]) -> AdaptedTask:
+        """A task as it was kept: its state and its card, with the learner that it was adapted with."""
+        classes = [str(name) for name in card.get("classes", [])]
+        learner = trained.learner.for_way(len(classes)) if classes else trained.learner
+        return cls(learner, state, classes, card, trained.reader)
 
     def predict(self, x: Tensor) -> Tensor:
         """The learner's raw predictions (n, size) for rows x (n, *x_shape).

@@ -72,9 +72,7 @@ class Entry:
     def of(cls, kept: Kept, trained: Checkpoint) -> Entry:
         """The task that was kept. Raises UserError if its bytes are damaged."""
         state, card, _ = checkpoint.unpacked(kept.state, "adapted", "a kept task")
-        classes = [str(name) for name in card.get("classes", [])]
-        learner = trained.learner.for_way(len(classes)) if classes else trained.learner
-        task = AdaptedTask(learner, state, classes, card, trained.reader)
+        task = AdaptedTask.of(trained, state, card)
         return cls(kept.id, kept.version, kept.made, kept.changed, task, int(card.get("columns", 0)))
 
     def card(self) -> dict[str, Any]:

@@ -117,7 +117,8 @@ def _opened(
         raise UserError(
             f"{path} holds {card['kind']!r} and {kind!r} is needed here: give {file} that `quickstudy {made}` wrote."
         )
-    return tensors, card, metadata["digest"]
+    # in memory of their own: where a tensor lies in a file, products may round otherwise
+    return {name: t.clone() for name, t in tensors.items()}, card, metadata["digest"]
 
 
 def glance(path: str | Path) -> dict[str, Any]:
@@ -198,8 +199,7 @@ def restore(card: Mapping[str, Any], tensors: dict[str, Tensor], where: object) 
     try:
         with torch.device("meta"):
             learner = build(card["learner"], "learner")
-        # in memory of their own: where a tensor lies in a file, products may round otherwise
-        learner.load_state_dict({k: t.clone() for k, t in tensors.items()}, strict=True, assign=True)
+        learner.load_state_dict(tensors, strict=True, assign=True)
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
     except (RuntimeError, TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:

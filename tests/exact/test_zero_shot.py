@@ -285,3 +285,16 @@ def test_arguments_that_make_no_sense_are_refused() -> None:
     spec = qs.Spec("zero-shot", (4,), way=3, description_shape=(2,))
     with pytest.raises(UserError, match=r"protonet takes classification tasks, and these are zero-shot: use semantic"):
         qs.make("protonet", spec)
+
+
+@pytest.mark.parametrize("name", ["semantic_protonet", "devise", "eszsl"])
+def test_before_training_the_nearest_description_is_the_answer(name: str) -> None:
+    """Where both are encoded alike: rows of any length, descriptions of unit length."""
+    spec = qs.Spec("zero-shot", (6,), way=4, description_shape=(6,))
+    learner = qs.make(name, spec, None if name == "eszsl" else "projection")
+    plain = qs.make("nearest_description", spec)
+    words = torch.nn.functional.normalize(torch.randn(2, 4, 6, generator=seeded()), dim=-1)
+    support = qs.examples(words, torch.arange(4).expand(2, 4))
+    x = torch.randn(2, 50, 6, generator=seeded(1))
+    a, b = (one.predict(one.adapt(support), x).argmax(-1) for one in (learner, plain))
+    assert torch.equal(a, b)

@@ -72,3 +72,12 @@ class Projection(Net):
         if self.last is None:
             return h
         return layer("last", h if after is None else after(1, h))
+
+
+def unchanged(weight: Tensor, bias: Tensor | None = None) -> None:
+    """Start a linear map as no change at all, where it gives as many numbers as it takes: what goes in may then be of
+    the space of what it is compared with. One that does not keeps its start."""
+    if weight.shape[0] == weight.shape[1]:
+        nn.init.eye_(weight)
+        if bias is not None:
+            nn.init.zeros_(bias)

@@ -108,6 +108,7 @@ ROWS: dict[str, Row] = {
     "cavia-sweep-ragged": Row(lambda: CAVIA(mlp(blobs()), blobs(), 2, 3, 0.1, memory="sweep"), ragged=True),
     "cavia-regression-ragged": Row(lambda: CAVIA(mlp(waves(), POINT), waves(), 3), POINT, ragged=True),
     "cavia-first-order": Row(lambda: CAVIA(mlp(waves(), POINT), waves(), 2, 2, 0.5, first_order=True), POINT),
+    "cavia-projection-ragged": Row(lambda: CAVIA(Projection(VECTOR, 3, width=4), blobs(), 2), ragged=True),
     "cavia-conv-batch": Row(lambda: CAVIA(conv("batch", pairs()), pairs(), 2, 1, 0.1), IMAGE, ragged=True),
     "maml_plus_plus": Row(lambda: plus(blobs())),
     "maml_plus_plus-sweep-ragged": Row(lambda: plus(blobs(), memory="sweep"), ragged=True),

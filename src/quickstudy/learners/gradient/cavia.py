@@ -13,7 +13,10 @@ from quickstudy.core.objective import Objective
 from quickstudy.core.task import Examples, Inputs, State
 from quickstudy.inner.apply import apply_per_task, task_weights
 from quickstudy.learners.gradient.fine_tuning import FineTuning
-from quickstudy.nets import MLP, Conv4, Net
+from quickstudy.nets import MLP, Conv4, Net, Projection
+
+FIRST: dict[type[Net], str] = {MLP: "layers.0", Projection: "down"}
+"""The layer that reads the inputs, of each network in which the context is joined to them."""
 
 
 class CAVIA(FineTuning):
@@ -23,6 +26,7 @@ class CAVIA(FineTuning):
     same for all tasks and learnt by the outer loop alone. How phi comes in:
 
         mlp:    joined to the inputs, W [x, phi] + b, which is a bias b + W_phi phi of each task's own;
+        projection: in the same way, before its hidden layer;
         conv4:  FiLM in the third block, (1 + G phi) z + B phi on its normalised channels z: a scale and a shift of
                 each task's own. The paper's FiLM layer has biases too, which the norm's scale and shift are here.
 
@@ -30,7 +34,7 @@ class CAVIA(FineTuning):
     (task, context), and nothing of the network; for classification seen (task, way). `prior`: descent goes on from its
     context. first_order, eval_steps, memory: as in MAML.
 
-    Raises UserError for a negative size, or a network that is neither an mlp nor a conv4.
+    Raises UserError for a negative size, or a network that is none of these.
 
     >>> import quickstudy as qs
     >>> cavia = CAVIA(qs.nets.MLP((1,), out=1), qs.Regression(), context=4)
@@ -75,14 +79,16 @@ class CAVIA(FineTuning):
 
     def _units(self) -> tuple[int, int]:
         """How many numbers the context decides, and how many inputs it stands beside."""
-        if isinstance(self.net, MLP):
-            layer = self.net.layers[0]
+        if isinstance(self.net, MLP | Projection):
+            layer = self.net.get_submodule(FIRST[type(self.net)])
             assert isinstance(layer, nn.Linear)
             return layer.out_features, layer.in_features
         if isinstance(self.net, Conv4):
             return 2 * self.net.channels, 0
         name = type(self.net).__name__
-        raise UserError(f"cavia does not know where a context comes into {name}: give it an mlp or a conv4.")
+        raise UserError(
+            f"cavia does not know where a context comes into {name}: give it an mlp, a projection or a conv4."
+        )
 
     def start(self, support: Examples) -> State:
         return {"context": self.entry.new_zeros(support.tasks, self.context)}
@@ -96,8 +102,9 @@ class CAVIA(FineTuning):
     def output(self, weights: State, x: Inputs, weight: Tensor | None) -> Tensor:
         own = {k: w for k, w in weights.items() if k not in ("context", "entry")}
         moved = torch.bmm(weights["entry"], weights["context"].unsqueeze(-1)).squeeze(-1)
-        if isinstance(self.net, MLP):
-            own["layers.0.bias"] = own["layers.0.bias"] + moved
+        if type(self.net) in FIRST:
+            bias = f"{FIRST[type(self.net)]}.bias"
+            own[bias] = own[bias] + moved
         else:
             gain, shift = (1 + moved[:, : moved.shape[1] // 2]), moved[:, moved.shape[1] // 2 :]
             own["norms.2.weight"] = gain * own["norms.2.weight"]

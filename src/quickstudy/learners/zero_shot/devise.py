@@ -15,6 +15,7 @@ from quickstudy.inner.apply import apply_shared
 from quickstudy.inner.bilinear import description_sums
 from quickstudy.inner.closed import prototypes
 from quickstudy.nets import Net
+from quickstudy.nets.projection import unchanged
 
 
 class DeViSE(MetaLearner):
@@ -26,7 +27,8 @@ class DeViSE(MetaLearner):
     (task, n, d) features -> (task, n, a). Logits are t_k' M f(x) / margin, so that a margin is one nat.
     Departures: the false classes are those of the task, not all of training, and all of them count (the paper stops
     at the first, chosen at random, that violates the margin, to save time); f is trained together with M (the paper
-    starts from a trained network and moves M alone before both).
+    starts from a trained network and moves M alone before both); an M with as many outputs as inputs starts as no
+    change, so that sentences encoded as their classes' descriptions are begin at the nearest description.
 
     Several descriptions of a class: t_k is their mean, scaled to unit length. `prior`: classes and descriptions are
     added to those of the earlier state, exactly.
@@ -51,6 +53,7 @@ class DeViSE(MetaLearner):
         self.description_shape = description_shape
         self.margin = margin
         self.map = nn.Linear(net.size, math.prod(description_shape), bias=False)
+        unchanged(self.map.weight)
 
     def similarities(self, state: State, x: Inputs, weight: Tensor | None) -> Tensor:
         """t_k' M f(x), (task, n, way)."""

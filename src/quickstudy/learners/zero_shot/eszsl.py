@@ -13,6 +13,7 @@ from quickstudy.core.objective import Classification
 from quickstudy.core.task import Examples, Inputs, State, Task
 from quickstudy.inner.bilinear import bilinear_loss, bilinear_ridge, description_sums
 from quickstudy.inner.closed import prototypes
+from quickstudy.nets.projection import unchanged
 
 
 class ESZSL(MetaLearner):
@@ -26,10 +27,12 @@ class ESZSL(MetaLearner):
 
     Departures: the paper solves for V once, from all training rows and classes. `meta_loss` is that objective on the
     rows and classes of a training task, divided by m z, and V descends on it. Its minimiser over tasks of all training
-    classes is the paper's V; with fewer classes in a task, the others of a row count for less. `solve` sets V to the
-    closed form of given rows, without training. The paper's Y is -1 for the others (`others=-1`); with many classes
-    and descriptions that are not centred, V then spends itself on that constant, so the default is 0. Logits are the
-    scores (about 0 to 1), which rank classes and are no log probabilities: likelihood and calibration say little.
+    classes is the paper's V; with fewer classes in a task, the others of a row count for less. A square V starts as no
+    change: where rows and descriptions are encoded alike, a descent that is stopped in time begins at the nearest
+    description. `solve` sets V to the closed form of given rows, without training. The paper's Y is -1 for the others
+    (`others=-1`); with many classes and descriptions that are not centred, V then spends itself on that constant, so
+    the default is 0. Logits are the scores (about 0 to 1), which rank classes and are no log probabilities: likelihood
+    and calibration say little.
 
     `prior`: classes and descriptions are added to those of the earlier state, exactly.
     """
@@ -63,6 +66,7 @@ class ESZSL(MetaLearner):
         self.others = others
         d, a = math.prod(x_shape), math.prod(description_shape)
         self.weight = nn.Parameter(0.01 * torch.randn(d, a))
+        unchanged(self.weight)
 
     def targets(self, own: Tensor) -> Tensor:
         """Y: 1 for the class of a row and `others` for the rest, (task, n, way)."""

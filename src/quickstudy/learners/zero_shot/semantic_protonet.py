@@ -11,6 +11,7 @@ from quickstudy.core.task import Examples, Inputs, State
 from quickstudy.inner.apply import apply_shared
 from quickstudy.inner.closed import class_state, prototypes, squared_distances
 from quickstudy.nets import MLP, Net
+from quickstudy.nets.projection import unchanged
 
 
 class SemanticProtoNet(MetaLearner):
@@ -20,7 +21,9 @@ class SemanticProtoNet(MetaLearner):
 
     f is `net`, g a linear map (`depth` hidden layers of `width` before it) of the flattened description, (a,) -> (d,).
     As in the paper the prototypes have unit length and the features have not; `unit=False` leaves both as they are.
-    Departure: f is a network of the tasks' own; the paper's is linear on features trained elsewhere (MLP of depth 0).
+    Departures: f is a network of the tasks' own; the paper's is linear on features trained elsewhere (MLP of depth 0).
+    A linear g with as many outputs as inputs starts as no change: of sentences encoded as their classes' descriptions
+    are, the nearest description is then where training begins.
 
     Several descriptions of a class: c_k is the mean of g over them, before it is scaled. `prior`: classes and
     descriptions are added to those of the earlier state, exactly.
@@ -57,6 +60,8 @@ class SemanticProtoNet(MetaLearner):
         self.depth = depth
         self.width = width
         self.describe = MLP(description_shape, out=net.size, width=width, depth=depth)
+        if depth == 0:
+            unchanged(**dict(self.describe.layers[0].named_parameters()))
 
     def adapt(self, support: Examples, prior: State | None = None) -> State:
         return class_state(apply_shared(self.describe, support.x), self.objective.one_hot(support), prior)

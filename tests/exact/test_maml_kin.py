@@ -12,7 +12,7 @@ from quickstudy.core.learner import MetaLearner
 from quickstudy.core.task import Task
 from quickstudy.inner.descent import descend
 from quickstudy.learners import BOIL, CAVIA, MAML, MetaSGD
-from quickstudy.nets import MLP, Conv4, RowNet
+from quickstudy.nets import MLP, Conv4, Projection, RowNet
 from quickstudy.testing import synthetic_tasks
 
 WAY, SIZE = 3, (5,)
@@ -184,6 +184,30 @@ def test_cavia_joins_its_context_to_the_inputs() -> None:
         close(found[t], answer(tasks.query.x[t], phi).detach())  # type: ignore[index]
 
 
+def test_cavia_comes_into_the_hidden_layer_of_a_projection() -> None:
+    """By hand, one gradient step on phi alone."""
+    objective = OBJECTIVES[1]
+    tasks = synthetic_tasks(objective, SIZE)
+    torch.manual_seed(0)
+    net = Projection(SIZE, 2, width=6)
+    torch.nn.init.normal_(net.up.weight)
+    cavia = CAVIA(net, objective, context=4, inner_steps=1, inner_lr=0.7).double()
+    found, state = predictions(cavia, tasks), cavia.adapt(tasks.support)
+
+    def answer(x: Tensor, phi: Tensor) -> Tensor:
+        h = x.flatten(1)
+        assert net.last is not None
+        return net.last(h + net.up(torch.relu(net.down(h) + cavia.entry @ phi)))
+
+    for t in range(3):
+        phi = torch.zeros(4, dtype=torch.float64, requires_grad=True)
+        value = (answer(tasks.support.x[t], phi) - tasks.support.y[t]).square().mean()  # type: ignore[index]
+        phi = -0.7 * torch.autograd.grad(value, phi)[0]
+        close(state["context"][t], phi)
+        assert phi.abs().max() > 1e-3
+        close(found[t], answer(tasks.query.x[t], phi).detach())  # type: ignore[index]
+
+
 def test_cavia_scales_and_shifts_the_third_block() -> None:
     """By hand: (1 + G phi) z + B phi on what the norm of the third block gives."""
     tasks = images()
@@ -203,8 +227,8 @@ def test_cavia_scales_and_shifts_the_third_block() -> None:
                 return (1 + gain).view(-1, 1, 1) * plain(x, weight, bias) + shift.view(-1, 1, 1)  # type: ignore
 
             norm.normalised = film  # type: ignore[union-attr]
-            norm.pooled = lambda convolve, kernel, weight, bias, film=film: torch.nn.functional.max_pool2d(  # type: ignore
-                film(convolve(kernel), weight, bias), 2
+            norm.pooled = lambda x, kernel, weight, bias, _, film=film: torch.nn.functional.max_pool2d(  # type: ignore
+                film(torch.nn.functional.conv2d(x, kernel, padding=1), weight, bias), 2
             )
             close(found[t], net(tasks.query.x[t : t + 1])[0])  # type: ignore[index]
     assert state["context"].abs().max() > 1e-3
@@ -212,7 +236,7 @@ def test_cavia_scales_and_shifts_the_third_block() -> None:
 
 def test_cavia_says_what_it_cannot_take() -> None:
     net = RowNet(torch.nn.Linear(3, 2), 2)
-    with pytest.raises(UserError, match=r"RowNet.*mlp or a conv4"):
+    with pytest.raises(UserError, match=r"RowNet.*mlp, a projection or a conv4"):
         CAVIA(net, Regression(2))
     with pytest.raises(UserError, match="context is -1"):
         CAVIA(mlp(2), Regression(2), context=-1)

@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from quickstudy.nets import first_block as parts
+from quickstudy.nets.first_block import first_block, in_parts
 from quickstudy.nets.norm import ChannelNorm, Norm, average, collect
 from quickstudy.nets.norm_pool import norm_pool
 
@@ -81,13 +83,11 @@ def test_a_layer_pools_what_it_normalises(norm: Norm, training: bool) -> None:
     weight[3] = 0.0
     leaves = [kernel, weight.requires_grad_(), bias]
 
-    def convolve(kernel: Tensor) -> Tensor:
-        return F.conv2d(rows, kernel, padding=1, groups=tasks)
-
     with collect() as seen:
-        found = layer.pooled(convolve, kernel, weight, bias)
+        found = layer.pooled(rows, kernel, weight, bias, tasks)
     with collect() as expected_seen:
-        expected = F.max_pool2d(layer.normalised(convolve(kernel), weight, bias), 2)
+        convolved = F.conv2d(rows, kernel, padding=1, groups=tasks)
+        expected = F.max_pool2d(layer.normalised(convolved, weight, bias), 2)
     torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-12)
     for (_, a), (_, b) in zip(average(seen), average(expected_seen), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-12)
@@ -97,3 +97,45 @@ def test_a_layer_pools_what_it_normalises(norm: Norm, training: bool) -> None:
         # where a scale is 0 all pixels are equal, and which of them the pool takes is anyone's choice
         keep = weight.detach() != 0
         torch.testing.assert_close(a[keep], b[keep], rtol=1e-10, atol=1e-11)
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("side", [(6, 6), (7, 5)])
+def test_the_first_block_in_parts_is_the_whole(
+    channels: int, side: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three images at a time, then what is left; far from zero, where the sums of squares are large."""
+    monkeypatch.setattr(parts, "CACHED", 3 * 20 * side[0] * side[1])
+    images = (40 + noise(7, channels, *side)).to(memory_format=torch.channels_last)
+    kernel = noise(20, channels, 3, 3, seed=1).requires_grad_()
+    scale, shift = (0.2 + noise(20, seed=2).abs()).requires_grad_(), noise(20, seed=3).requires_grad_()
+    leaves = (kernel, scale, shift)
+    assert in_parts(images, kernel)
+
+    def whole(kernel: Tensor, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return norm_pool(F.conv2d(images, kernel, padding=1), scale, shift, EPSILON)
+
+    found, expected = first_block(images, *leaves, EPSILON), whole(*leaves)
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-11)
+    pull = noise(*found[0].shape, seed=4)
+    for graph in (False, True):
+        grads = [
+            torch.autograd.grad(out[0], leaves, pull, create_graph=graph, retain_graph=True)
+            for out in (found, expected)
+        ]
+        for a, b in zip(*grads, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+        if graph:
+            along = [noise(*g.shape, seed=5 + i) for i, g in enumerate(grads[0])]
+            second = [torch.autograd.grad(first, leaves[:2], along) for first in grads]
+            for a, b in zip(*second, strict=True):
+                torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-8)
+
+
+def test_the_first_block_goes_in_parts_where_that_is_the_same_and_pays() -> None:
+    images, kernel = noise(200, 1, 28, 28), noise(64, 1, 3, 3)
+    assert in_parts(images, kernel)
+    assert not in_parts(images[:5], kernel), "small enough for the cache"
+    assert not in_parts(noise(200, 16, 28, 28), noise(64, 16, 3, 3)), "patches larger than what is made of them"
+    assert not in_parts(images.requires_grad_(), kernel), "the images want a gradient"

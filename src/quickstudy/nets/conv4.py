@@ -109,14 +109,11 @@ class Conv4(Net):
     def _block(
         self, h: Tensor, kernel: Tensor, norm: ChannelNorm, scale: Tensor, shift: Tensor, tasks: int = 1
     ) -> Tensor:
-        def convolve(kernel: Tensor) -> Tensor:
-            kernel = kernel.contiguous(memory_format=torch.channels_last)
-            stride = 1 if self.pool == "max" else 2
-            return F.conv2d(h, kernel, stride=stride, padding=1, groups=tasks)
-
+        kernel = kernel.contiguous(memory_format=torch.channels_last)
         if self.pool == "max":
-            return torch.relu(norm.pooled(convolve, kernel, scale, shift))
-        return torch.relu(norm.normalised(convolve(kernel), scale, shift))
+            return torch.relu(norm.pooled(h, kernel, scale, shift, tasks))
+        convolved = F.conv2d(h, kernel, stride=2, padding=1, groups=tasks)
+        return torch.relu(norm.normalised(convolved, scale, shift))
 
 
 def channels_last(rows: Tensor) -> Tensor:

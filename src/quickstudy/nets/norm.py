@@ -8,7 +8,7 @@ group:   of each row alone, over groups of channels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Literal
@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from quickstudy.core.tracing import is_tracing
+from quickstudy.nets.first_block import first_block, in_parts
 from quickstudy.nets.norm_pool import affine, norm_pool
 
 Norm = Literal["batch", "running", "group"]
@@ -68,28 +69,34 @@ class ChannelNorm(nn.Module):
         self._store.append(seen)
         return out
 
-    def pooled(self, convolve: Callable[[Tensor], Tensor], kernel: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        """max_pool2d(normalised(convolve(kernel)), 2), pooled first where that is the same.
+    def pooled(self, x: Tensor, kernel: Tensor, weight: Tensor, bias: Tensor, groups: int = 1) -> Tensor:
+        """max_pool2d(normalised(conv2d(x, kernel)), 2) with padding 1, pooled first where that is the same.
 
         It is where channels are normalised one by one: the pool keeps what is largest, and so it does after a
         scale that is not negative. A kernel of the other sign stands in for a negative one.
         """
         if self.norm == "group" or torch.is_autocast_enabled(kernel.device.type):
-            return F.max_pool2d(self.normalised(convolve(kernel), weight, bias), 2)
+            convolved = F.conv2d(x, kernel, padding=1, groups=groups)
+            return F.max_pool2d(self.normalised(convolved, weight, bias), 2)
         sign = None
         # looking is quicker than turning kernels, unless a device has to be waited for
         if is_tracing() or weight.is_cuda or bool((weight < 0).any()):
             sign = torch.where(weight.detach() < 0, -1.0, 1.0).to(weight.dtype)
             kernel, weight = kernel * sign.view(-1, 1, 1, 1), weight * sign
-        x, turned = convolve(kernel), 1.0 if sign is None else sign
+        turned = 1.0 if sign is None else sign
         if self.uses_batch_statistics:
-            out, mean, variance = norm_pool(x, weight, bias, self.epsilon)
+            if groups == 1 and in_parts(x, kernel) and not is_tracing():
+                out, mean, variance = first_block(x, kernel, weight, bias, self.epsilon)
+            else:
+                convolved = F.conv2d(x, kernel, padding=1, groups=groups)
+                out, mean, variance = norm_pool(convolved, weight, bias, self.epsilon)
             if self._store is not None:
                 rows = x.numel() // x.shape[1]
                 self._store.append(torch.stack([mean * turned, variance * (rows / max(rows - 1, 1))]))
             return out
         mean, variance = self._averages(weight)
-        return affine(F.max_pool2d(x, 2), mean * turned, variance, weight, bias, self.epsilon)
+        kept = F.max_pool2d(F.conv2d(x, kernel, padding=1, groups=groups), 2)
+        return affine(kept, mean * turned, variance, weight, bias, self.epsilon)
 
     def _tasks(self, weight: Tensor) -> int:
         """Of how many tasks the channels stand side by side that are scaled by `weight`."""

@@ -71,11 +71,9 @@ class _Back(torch.autograd.Function):
     def forward(
         g: Tensor, x: Tensor, scale: Tensor, mean: Tensor, variance: Tensor, kept: Tensor, at: Tensor, epsilon: float
     ) -> tuple[Tensor, Tensor, Tensor]:
-        scaled, ds, db = _sums(g, kept, scale, mean, variance, epsilon, [True, True, True])
-        r = (variance + epsilon).rsqrt_()
-        share = (scale * r).div_(-_size(x))
-        slope = share * ds * r
-        dx = torch.addcmul(_column((share * db).addcmul_(slope, mean, value=-1)), x, _column(slope))
+        scaled, ds, db = sums(g, kept, scale, mean, variance, epsilon, [True, True, True])
+        slope, rest = through_statistics(ds, db, scale, variance, epsilon, _size(x))
+        dx = torch.addcmul(_column(rest.addcmul_(slope, mean, value=-1)), x, _column(slope))
         return _scatter(dx, scaled, at), ds, db
 
     @staticmethod
@@ -97,7 +95,7 @@ def _second(
     """The gradient of <u, dx> + u_s ds + u_b db with respect to g, x and scale."""
     size, r = _size(x), (variance + ctx.epsilon).rsqrt_()
     picked = _image(_pixels(u).gather(1, _pixels(at)), kept)
-    _, along, total = _sums(u, x, None, mean, variance, ctx.epsilon, [False, True, True])
+    _, along, total = sums(u, x, None, mean, variance, ctx.epsilon, [False, True, True])
     along, total = along / size, total / size
     inner = (picked * g).sum((0, 2, 3)) - db * total - ds * along
     factor = scale * r
@@ -112,7 +110,16 @@ def _second(
     return dg, _scatter(dx, g * _column(r * of_z), at), r * inner
 
 
-def _sums(
+def through_statistics(
+    ds: Tensor, db: Tensor, scale: Tensor, variance: Tensor, epsilon: float, size: int
+) -> tuple[Tensor, Tensor]:
+    """The gradient of x through the statistics of `size` rows and pixels, slope (x - mean) + rest: both (channels,)."""
+    r = (variance + epsilon).rsqrt_()
+    share = (scale * r).div_(-size)
+    return share * ds * r, share * db
+
+
+def sums(
     g: Tensor, x: Tensor, scale: Tensor | None, mean: Tensor, variance: Tensor, epsilon: float, wanted: list[bool]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """scale r g, sum g z and sum g."""

@@ -184,7 +184,7 @@ def test_cavia_joins_its_context_to_the_inputs() -> None:
         close(found[t], answer(tasks.query.x[t], phi).detach())  # type: ignore[index]
 
 
-def test_cavia_comes_into_the_hidden_layer_of_a_projection() -> None:
+def test_cavia_scales_and_shifts_what_the_last_layer_of_a_projection_reads() -> None:
     """By hand, one gradient step on phi alone."""
     objective = OBJECTIVES[1]
     tasks = synthetic_tasks(objective, SIZE)
@@ -195,9 +195,9 @@ def test_cavia_comes_into_the_hidden_layer_of_a_projection() -> None:
     found, state = predictions(cavia, tasks), cavia.adapt(tasks.support)
 
     def answer(x: Tensor, phi: Tensor) -> Tensor:
-        h = x.flatten(1)
+        h, (gain, shift) = x.flatten(1), (cavia.entry @ phi).chunk(2)
         assert net.last is not None
-        return net.last(h + net.up(torch.relu(net.down(h) + cavia.entry @ phi)))
+        return net.last((1 + gain) * (h + net.up(torch.relu(net.down(h)))) + shift)
 
     for t in range(3):
         phi = torch.zeros(4, dtype=torch.float64, requires_grad=True)

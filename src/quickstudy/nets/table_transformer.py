@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from quickstudy.core.errors import UserError
+from quickstudy.core.task import Inputs
 from quickstudy.core.tracing import is_tracing
 from quickstudy.nets.attention import Attention, RowBlock, scaled
 
@@ -124,3 +125,13 @@ class TableTransformer(nn.Module):
         for reader in self.readers:
             rows = reader(rows, reader.shown(rows)[:, :n], every)  # type: ignore[operator]
         return self.head(self.last(rows[:, n:])).squeeze(-1)
+
+
+def as_table(x: Inputs) -> Tensor:
+    """Rows as (task, n, 2, columns): values, then whether there is a cell."""
+    if isinstance(x, Tensor) and x.dim() == 3:
+        return torch.stack([x, torch.ones_like(x)], 2)
+    if not isinstance(x, Tensor) or x.dim() != 4 or x.shape[2] != 2:
+        shape = tuple(x.shape[2:]) if isinstance(x, Tensor) else "of several parts"
+        raise UserError(f"tabular takes rows (columns,) or (2, columns), and these are {shape}: give rows of a table.")
+    return x

@@ -9,14 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from quickstudy.core.errors import UserError
-from quickstudy.core.objective import Objective
+from quickstudy.core.objective import Classification, Objective
 from quickstudy.core.task import Examples, Inputs, State
 from quickstudy.inner.apply import apply_per_task, task_weights
 from quickstudy.learners.gradient.fine_tuning import FineTuning
 from quickstudy.nets import MLP, Conv4, Net, Projection
-
-FIRST: dict[type[Net], str] = {MLP: "layers.0", Projection: "down"}
-"""The layer that reads the inputs, of each network in which the context is joined to them."""
 
 
 class CAVIA(FineTuning):
@@ -26,13 +23,13 @@ class CAVIA(FineTuning):
     same for all tasks and learnt by the outer loop alone. How phi comes in:
 
         mlp:    joined to the inputs, W [x, phi] + b, which is a bias b + W_phi phi of each task's own;
-        projection: in the same way, before its hidden layer;
         conv4:  FiLM in the third block, (1 + G phi) z + B phi on its normalised channels z: a scale and a shift of
-                each task's own. The paper's FiLM layer has biases too, which the norm's scale and shift are here.
+                each task's own. The paper's FiLM layer has biases too, which the norm's scale and shift are here;
+        projection: FiLM in the same way on what its last layer reads.
 
-    With a context of size 0 nothing is adapted; the paper's is 5 for functions and 100 for images. state: context
-    (task, context), and nothing of the network; for classification seen (task, way). `prior`: descent goes on from its
-    context. first_order, eval_steps, memory: as in MAML.
+    With a context of size 0 nothing is adapted; by default it has the paper's, 5 for values and 100 for classes. state:
+    context (task, context), and nothing of the network; for classification seen (task, way). `prior`: descent goes on
+    from its context. first_order, eval_steps, memory: as in MAML.
 
     Raises UserError for a negative size, or a network that is none of these.
 
@@ -55,7 +52,7 @@ class CAVIA(FineTuning):
         self,
         net: Net,
         objective: Objective,
-        context: int = 5,
+        context: int | None = None,
         inner_steps: int = 2,
         inner_lr: float = 1.0,
         first_order: bool = False,
@@ -63,6 +60,8 @@ class CAVIA(FineTuning):
         memory: str = "store",
     ):
         super().__init__()
+        if context is None:
+            context = 100 if isinstance(objective, Classification) else 5
         if context < 0:
             raise UserError(f"context is {context}: give the number of context parameters, 0 or more.")
         self.net = net
@@ -79,12 +78,14 @@ class CAVIA(FineTuning):
 
     def _units(self) -> tuple[int, int]:
         """How many numbers the context decides, and how many inputs it stands beside."""
-        if isinstance(self.net, MLP | Projection):
-            layer = self.net.get_submodule(FIRST[type(self.net)])
+        if isinstance(self.net, MLP):
+            layer = self.net.layers[0]
             assert isinstance(layer, nn.Linear)
             return layer.out_features, layer.in_features
         if isinstance(self.net, Conv4):
             return 2 * self.net.channels, 0
+        if isinstance(self.net, Projection):
+            return 2 * math.prod(self.net.x_shape), 0
         name = type(self.net).__name__
         raise UserError(
             f"cavia does not know where a context comes into {name}: give it an mlp, a projection or a conv4."
@@ -102,11 +103,15 @@ class CAVIA(FineTuning):
     def output(self, weights: State, x: Inputs, weight: Tensor | None) -> Tensor:
         own = {k: w for k, w in weights.items() if k not in ("context", "entry")}
         moved = torch.bmm(weights["entry"], weights["context"].unsqueeze(-1)).squeeze(-1)
-        if type(self.net) in FIRST:
-            bias = f"{FIRST[type(self.net)]}.bias"
-            own[bias] = own[bias] + moved
-        else:
-            gain, shift = (1 + moved[:, : moved.shape[1] // 2]), moved[:, moved.shape[1] // 2 :]
+        if isinstance(self.net, MLP):
+            own["layers.0.bias"] = own["layers.0.bias"] + moved
+            return apply_per_task(self.net, own, x, weight)
+        gain, shift = 1 + moved[:, : moved.shape[1] // 2], moved[:, moved.shape[1] // 2 :]
+        if isinstance(self.net, Conv4):
             own["norms.2.weight"] = gain * own["norms.2.weight"]
             own["norms.2.bias"] = gain * own["norms.2.bias"] + shift
+        else:  # of gain * h + shift a linear layer makes what one of other weights makes of h
+            own["last.bias"] = torch.baddbmm(own["last.bias"].unsqueeze(-1), own["last.weight"], shift.unsqueeze(-1))
+            own["last.bias"] = own["last.bias"].squeeze(-1)
+            own["last.weight"] = own["last.weight"] * gain.unsqueeze(1)
         return apply_per_task(self.net, own, x, weight)

@@ -9,9 +9,10 @@ from torch import Tensor
 from quickstudy.core.errors import UserError
 from quickstudy.core.learner import MetaLearner
 from quickstudy.core.objective import Classification, row_mean
+from quickstudy.core.source import Spec
 from quickstudy.core.task import Examples, Inputs, State, Task, join_rows
 from quickstudy.core.tracing import is_tracing
-from quickstudy.nets.table_transformer import TableTransformer, describe_cells
+from quickstudy.nets.table_transformer import TableTransformer, as_table, describe_cells
 
 PAIRS = 8
 """Pairs of a task and a class that are worked out at once where a state is asked: memory stays small."""
@@ -53,8 +54,12 @@ class Tabular(MetaLearner):
         self.heads = heads
         self.transformer = TableTransformer(width, depth, reading, heads)
 
+    @classmethod
+    def fits(cls, spec: Spec) -> bool:
+        return super().fits(spec) and (len(spec.x_shape) == 1 or (len(spec.x_shape) == 2 and spec.x_shape[0] == 2))
+
     def adapt(self, support: Examples, prior: State | None = None) -> State:
-        x = _table(support.x)
+        x = as_table(support.x)
         rows = Examples(x, support.y, support.weight)
         if prior is not None:
             _same_columns(prior["x"], x)
@@ -86,7 +91,7 @@ class Tabular(MetaLearner):
     def _seat(self, support: Examples, x: Inputs) -> tuple[Tensor, Tensor | None]:
         """All cells as the support describes them, and which columns it shows: (task, column), None for all."""
         assert isinstance(support.x, Tensor)
-        rows = _table(x)
+        rows = as_table(x)
         _same_columns(support.x, rows)
         whole = torch.cat([support.x, rows], 1)
         shown = ((support.x[:, :, 1] > 0.5) & (support.weight > 0).unsqueeze(-1)).any(1)
@@ -102,16 +107,6 @@ class Tabular(MetaLearner):
         cells, columns = seat
         sign = torch.where(support.y[task] == label.unsqueeze(1), 1.0, -1.0).to(cells.dtype)
         return self.transformer(cells[task], None if columns is None else columns[task], sign, support.weight[task])
-
-
-def _table(x: Inputs) -> Tensor:
-    """Rows as (task, n, 2, columns): values, then whether there is a cell."""
-    if isinstance(x, Tensor) and x.dim() == 3:
-        return torch.stack([x, torch.ones_like(x)], 2)
-    if not isinstance(x, Tensor) or x.dim() != 4 or x.shape[2] != 2:
-        shape = tuple(x.shape[2:]) if isinstance(x, Tensor) else "of several parts"
-        raise UserError(f"tabular takes rows (columns,) or (2, columns), and these are {shape}: give rows of a table.")
-    return x
 
 
 def _same_columns(support: Tensor, x: Tensor) -> None:

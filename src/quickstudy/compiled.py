@@ -25,7 +25,6 @@ from quickstudy.core.learner import MetaLearner
 from quickstudy.core.task import Task
 from quickstudy.core.tracing import tracing
 from quickstudy.nets.norm import collect
-from quickstudy.side_by_side import Part
 from quickstudy.tasks.download import cache_folder
 
 SHAPES = 4
@@ -55,7 +54,7 @@ class Compiled:
         self.seconds = 0.0
         self.refused = ""
 
-    def of(self, tasks: Task) -> Part | None:
+    def of(self, tasks: Task) -> tuple[Tensor, list[Tensor], list[tuple[nn.Module, Tensor]]] | None:
         """The mean loss, the gradient of every parameter, and what running norms saw; None if not compiled."""
         if self.refused or any(bool((rows.weight == 0).any()) for rows in tasks):
             return None

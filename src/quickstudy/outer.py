@@ -17,7 +17,6 @@ from quickstudy.core.learner import MetaLearner
 from quickstudy.core.source import Source
 from quickstudy.core.task import Task, map_tensors, select
 from quickstudy.nets.norm import average, collect, fold_in
-from quickstudy.side_by_side import Part, SideBySide
 
 LinAlgError: type[Exception] = torch.linalg.LinAlgError  # pyright: ignore[reportPrivateImportUsage]
 Seen = dict[nn.Module, list[Tensor]]
@@ -70,8 +69,6 @@ class Outer:
         self.compiled = Compiled(learner, self.context, fabric.is_global_zero) if compile else None
         self.wrapped = self.compiled is None and (self.shared or mixed)
         self.model: Any = model if self.wrapped else learner
-        alone = not (self.shared or self.wrapped or compile) and fabric.device.type == "cpu"
-        self.side_by_side = SideBySide(learner) if alone and accumulate == 1 else None
 
     def tasks(self, source: Source, meta_batch: int, pooled_rows: int, rng: torch.Generator) -> Task:
         """This process's tasks of the meta-batch that `rng` draws; pooled rows are not shared out."""
@@ -94,19 +91,16 @@ class Outer:
         count = tasks.query.tasks
         size = min(math.ceil(count / self.accumulate), self.learner.chunk or count)
         total = torch.zeros((), dtype=self.dtype, device=self.fabric.device)
-        parts = [tasks]
-        if size < count:
-            parts = [select(tasks, slice(first, first + size)) for first in range(0, count, size)]
         with collect() as seen:
-            try:
-                done = self.side_by_side.of(parts) if self.side_by_side else None
-                for i, part in enumerate(parts):
-                    share = None if len(parts) == 1 else part.query.tasks / count
-                    total += self._add(part, share, seen, i == len(parts) - 1, next(done) if done else None)
-            except LinAlgError:
-                if self.shared:  # the other processes wait in this step: it cannot be ended in order
-                    raise
-                return Found(math.nan, math.nan, [], stop)
+            for first in range(0, count, size):
+                part = tasks if size >= count else select(tasks, slice(first, first + size))
+                share = None if size >= count else part.query.tasks / count
+                try:
+                    total += self._add(part, share, seen, last=first + size >= count)
+                except LinAlgError:
+                    if self.shared:  # the other processes wait in this step: it cannot be ended in order
+                        raise
+                    return Found(math.nan, math.nan, [], stop)
         statistics = average(seen)
         if self.shared:
             if self.compiled is not None:
@@ -117,12 +111,9 @@ class Outer:
             statistics = [(layer, self._mean(values)) for layer, values in statistics]
         return Found(float(total), self._norm(), statistics, stop)
 
-    def _add(self, part: Task, share: float | None, seen: Seen, last: bool, done: Part | None) -> Tensor:
-        """Add the gradient of a part's mean loss to that in the parameters; its loss. Both times `share`.
-
-        done: what the part gave, if that is there already.
-        """
-        done = done or (self.compiled.of(part) if self.compiled else None)
+    def _add(self, part: Task, share: float | None, seen: Seen, last: bool) -> Tensor:
+        """Add the gradient of a part's mean loss to that in the parameters; its loss. Both times `share`."""
+        done = self.compiled.of(part) if self.compiled else None
         if done is None:
             with self._sync(last), self.context():
                 loss = self.model(part)
@@ -130,13 +121,13 @@ class Outer:
                 self.fabric.backward(loss) if self.wrapped else loss.backward()
             return loss.detach()
         loss, grads, statistics = done
+        if share is not None:
+            loss, grads = loss * share, [g * share for g in grads]
         for p, g in zip(self.parameters, grads, strict=True):
-            if g is not None:
-                g = g if share is None else g * share
-                p.grad = g if p.grad is None else p.grad + g
+            p.grad = g if p.grad is None else p.grad + g
         for layer, values in statistics:
             seen.setdefault(layer, []).append(values)
-        return loss if share is None else loss * share
+        return loss
 
     def fold_in(self, found: Found) -> None:
         """Move running norms towards what a step saw: only after it proved finite."""

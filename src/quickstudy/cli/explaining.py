@@ -19,7 +19,6 @@ from quickstudy.inner.memory import EXACT
 from quickstudy.inner.picked import picked
 from quickstudy.outer import draw_tasks
 from quickstudy.plan import Choice, Cost, choose, costs, in_megabytes
-from quickstudy.side_by_side import SideBySide
 
 
 def _add(parser: ArgumentParser) -> None:
@@ -47,14 +46,9 @@ def run(options: Namespace) -> int:
         print(line)
     Console().print(table(found))
     print("memory and time: of one graph, forward and backward; cosine: of its gradient with the true one")
-    alone = not options.compile and given.accumulate == given.devices * given.nodes == 1
     if options.memory:
         chosen = choose(learner, tasks, options.memory)
-        alone = alone and chosen.parts == 1
         print(f"--memory {options.memory}: {_chosen(chosen, count)}")
-    if part < count and alone:
-        parts = [select(tasks, slice(first, first + part)) for first in range(0, count, part)]
-        print(f"graphs at once, each in a thread of its own: {SideBySide(learner).at_once(parts)}")
     compiled = "one compiled program a shape of tasks" if options.compile else "run as it is (--compile compiles it)"
     print(f"the outer step is {compiled}")
     return 0

@@ -1,8 +1,8 @@
 """The first block of a convolutional network: convolution, batch statistics and 2x2 max-pool, a few images at a time.
 
 Its map is the largest of all, 64 times the image where that has one channel, and nothing before it wants a gradient.
-So a few images go through at a time, whose map stays in the processor's cache, and the map is not kept: the
-way back needs what the pool took, and for the statistics how the pixels of a patch go together,
+So a few images go through at a time and their map is not kept, which takes no longer: the way back needs what the
+pool took, and for the statistics how the pixels of a patch go together,
 
     dkernel = sum over what the pool took of g x patch + slope C kernel + rest S
 
@@ -21,12 +21,12 @@ from torch import Tensor
 from quickstudy.nets.norm_pool import affine, aten, norm_pool, sums, through_statistics
 
 CACHED = 2**20
-"""Numbers of the map that are made at a time."""
+"""Numbers of the map that are made at a time: no more than a processor's cache holds."""
 
 
 def in_parts(images: Tensor, kernel: Tensor) -> bool:
-    """Whether `first_block` can stand for the plain way and is faster: on a processor, where nothing before the images
-    wants a gradient, patches are smaller than what is made of them, and the map is larger than the cache."""
+    """Whether `first_block` can stand for the plain way and saves memory: on a processor, where nothing before the
+    images wants a gradient, patches are smaller than what is made of them, and the map is larger than its parts."""
     plain = images.requires_grad or images.is_cuda or kernel[0].numel() > len(kernel)
     return not plain and len(images) > _at_a_time(images, kernel)
 

@@ -11,14 +11,13 @@ with S the sum of all patches, C their scatter around the mean, (c * 9, c * 9), 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from quickstudy.nets.norm_pool import affine, aten, norm_pool, sums, through_statistics
+from quickstudy.nets.norm_pool import affine, aten, norm_pool, per_channel, sums, through_statistics
 
 CACHED = 2**20
 """Numbers of the map that are made at a time: no more than a processor's cache holds."""
@@ -49,7 +48,7 @@ class _FirstBlock(torch.autograd.Function):
     @staticmethod
     def forward(images: Tensor, kernel: Tensor, scale: Tensor, shift: Tensor, epsilon: float) -> tuple[Tensor, ...]:
         seen, kept, taken = [], [], []
-        for few in _few(images, kernel):
+        for few in images.split(_at_a_time(images, kernel)):
             x = _convolve(few, kernel)
             seen.append(aten.batch_norm_update_stats(x, None, None, 0.0))
             largest, at = F.max_pool2d_with_indices(x, (2, 2))
@@ -77,10 +76,10 @@ class _FirstBlock(torch.autograd.Function):
             return None, *found, None
         scaled, ds, db = sums(grads[0], kept, scale, mean, variance, ctx.epsilon, [True, True, True])
         total, scatter = _patches(images, kernel)
-        size = images.numel() // images.shape[1]
-        slope, rest = through_statistics(ds, db, scale, variance, ctx.epsilon, size)
+        slope, rest = through_statistics(ds, db, scale, variance, ctx.epsilon, per_channel(images))
         dkernel = torch.outer(rest, total).addmm_(slope.unsqueeze(1) * kernel.flatten(1), scatter).view_as(kernel)
-        for few, g, at in zip(_few(images, kernel), scaled.split(_at_a_time(images, kernel)), taken, strict=True):
+        size = _at_a_time(images, kernel)
+        for few, g, at in zip(images.split(size), scaled.split(size), taken, strict=True):
             dx = F.max_unpool2d(g, at, [2, 2], output_size=images.shape[2:])
             dkernel += aten.convolution_backward(
                 dx, few, kernel, None, [1, 1], [1, 1], [1, 1], False, [0, 0], 1, [False, True, False]
@@ -90,10 +89,6 @@ class _FirstBlock(torch.autograd.Function):
 
 def _convolve(images: Tensor, kernel: Tensor) -> Tensor:
     return F.conv2d(images, kernel, padding=1)
-
-
-def _few(images: Tensor, kernel: Tensor) -> Iterator[Tensor]:
-    yield from images.split(_at_a_time(images, kernel))
 
 
 def _at_a_time(images: Tensor, kernel: Tensor) -> int:
@@ -112,9 +107,9 @@ def _patches(images: Tensor, kernel: Tensor) -> tuple[Tensor, Tensor]:
     # around a number near the mean, without which the difference of two large numbers would be left
     near = images.mean((0, 2, 3)).repeat_interleave(9).unsqueeze(1)
     total, products = torch.zeros_like(near), near.new_zeros(len(near), len(near))
-    for few in _few(images, kernel):
+    for few in images.split(_at_a_time(images, kernel)):
         patches = F.unfold(few, 3, padding=1).sub_(near)
         products += (patches @ patches.mT).sum(0)
         total += patches.sum((0, 2)).unsqueeze(1)
-    size = images.numel() // images.shape[1]
+    size = per_channel(images)
     return (total + size * near).squeeze(1), products - total @ total.T / size

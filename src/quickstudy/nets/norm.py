@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from typing import Literal
 
 import torch
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 
 from quickstudy.core.tracing import is_tracing
 from quickstudy.nets.first_block import first_block, in_parts
-from quickstudy.nets.norm_pool import affine, norm_pool
+from quickstudy.nets.norm_pool import affine, norm_pool, per_channel
 
 Norm = Literal["batch", "running", "group"]
 _collected: ContextVar[dict[nn.Module, list[Tensor]] | None] = ContextVar("collected", default=None)
@@ -75,9 +76,9 @@ class ChannelNorm(nn.Module):
         It is where channels are normalised one by one: the pool keeps what is largest, and so it does after a
         scale that is not negative. A kernel of the other sign stands in for a negative one.
         """
+        convolve = partial(F.conv2d, x, padding=1, groups=groups)
         if self.norm == "group" or torch.is_autocast_enabled(kernel.device.type):
-            convolved = F.conv2d(x, kernel, padding=1, groups=groups)
-            return F.max_pool2d(self.normalised(convolved, weight, bias), 2)
+            return F.max_pool2d(self.normalised(convolve(kernel), weight, bias), 2)
         sign = None
         # looking is quicker than turning kernels, unless a device has to be waited for
         if is_tracing() or weight.is_cuda or bool((weight < 0).any()):
@@ -88,15 +89,13 @@ class ChannelNorm(nn.Module):
             if groups == 1 and in_parts(x, kernel) and not is_tracing():
                 out, mean, variance = first_block(x, kernel, weight, bias, self.epsilon)
             else:
-                convolved = F.conv2d(x, kernel, padding=1, groups=groups)
-                out, mean, variance = norm_pool(convolved, weight, bias, self.epsilon)
+                out, mean, variance = norm_pool(convolve(kernel), weight, bias, self.epsilon)
             if self._store is not None:
-                rows = x.numel() // x.shape[1]
+                rows = per_channel(x)
                 self._store.append(torch.stack([mean * turned, variance * (rows / max(rows - 1, 1))]))
             return out
         mean, variance = self._averages(weight)
-        kept = F.max_pool2d(F.conv2d(x, kernel, padding=1, groups=groups), 2)
-        return affine(kept, mean * turned, variance, weight, bias, self.epsilon)
+        return affine(F.max_pool2d(convolve(kernel), 2), mean * turned, variance, weight, bias, self.epsilon)
 
     def _tasks(self, weight: Tensor) -> int:
         """Of how many tasks the channels stand side by side that are scaled by `weight`."""

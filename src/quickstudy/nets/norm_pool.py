@@ -72,7 +72,7 @@ class _Back(torch.autograd.Function):
         g: Tensor, x: Tensor, scale: Tensor, mean: Tensor, variance: Tensor, kept: Tensor, at: Tensor, epsilon: float
     ) -> tuple[Tensor, Tensor, Tensor]:
         scaled, ds, db = sums(g, kept, scale, mean, variance, epsilon, [True, True, True])
-        slope, rest = through_statistics(ds, db, scale, variance, epsilon, _size(x))
+        slope, rest = through_statistics(ds, db, scale, variance, epsilon, per_channel(x))
         dx = torch.addcmul(_column(rest.addcmul_(slope, mean, value=-1)), x, _column(slope))
         return _scatter(dx, scaled, at), ds, db
 
@@ -93,7 +93,7 @@ def _second(
     variance: Tensor, kept: Tensor, at: Tensor, ds: Tensor, db: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """The gradient of <u, dx> + u_s ds + u_b db with respect to g, x and scale."""
-    size, r = _size(x), (variance + ctx.epsilon).rsqrt_()
+    size, r = per_channel(x), (variance + ctx.epsilon).rsqrt_()
     picked = _image(_pixels(u).gather(1, _pixels(at)), kept)
     _, along, total = sums(u, x, None, mean, variance, ctx.epsilon, [False, True, True])
     along, total = along / size, total / size
@@ -144,5 +144,6 @@ def _column(values: Tensor) -> Tensor:
     return values.view(1, -1, 1, 1)
 
 
-def _size(x: Tensor) -> int:
+def per_channel(x: Tensor) -> int:
+    """How many rows and pixels there are to a channel of (n, channels, h, w)."""
     return x.numel() // x.shape[1]

@@ -14,6 +14,7 @@ from quickstudy.core.task import Examples, Inputs, State
 from quickstudy.inner.apply import apply_per_task, task_weights
 from quickstudy.learners.gradient.fine_tuning import FineTuning
 from quickstudy.nets import MLP, Conv4, Net, Projection
+from quickstudy.nets.film import modulated
 
 
 class CAVIA(FineTuning):
@@ -108,10 +109,8 @@ class CAVIA(FineTuning):
             return apply_per_task(self.net, own, x, weight)
         gain, shift = 1 + moved[:, : moved.shape[1] // 2], moved[:, moved.shape[1] // 2 :]
         if isinstance(self.net, Conv4):
-            own["norms.2.weight"] = gain * own["norms.2.weight"]
-            own["norms.2.bias"] = gain * own["norms.2.bias"] + shift
+            own = modulated(own, ["norms.2"], [gain], [shift])
         else:  # of gain * h + shift a linear layer makes what one of other weights makes of h
-            own["last.bias"] = torch.baddbmm(own["last.bias"].unsqueeze(-1), own["last.weight"], shift.unsqueeze(-1))
-            own["last.bias"] = own["last.bias"].squeeze(-1)
+            own["last.bias"] = own["last.bias"] + torch.bmm(own["last.weight"], shift.unsqueeze(-1)).squeeze(-1)
             own["last.weight"] = own["last.weight"] * gain.unsqueeze(1)
         return apply_per_task(self.net, own, x, weight)

@@ -104,12 +104,19 @@ def _together(rows: list[int], means: Tensor, variances: Tensor) -> tuple[Tensor
 
 def _patches(images: Tensor, kernel: Tensor) -> tuple[Tensor, Tensor]:
     """The sum of all patches that the kernel meets, (c * 9,), and their scatter around the mean, (c * 9, c * 9)."""
-    # around a number near the mean, without which the difference of two large numbers would be left
-    near = images.mean((0, 2, 3)).repeat_interleave(9).unsqueeze(1)
-    total, products = torch.zeros_like(near), near.new_zeros(len(near), len(near))
+    channels, even = images.shape[1], images.shape[2] % 2 == images.shape[3] % 2 == 0
+    # four patches lie in a window of 4 x 4, which has less than half of their numbers
+    step, side = (2, 4) if even else (1, 3)
+    near = images.mean((0, 2, 3))  # without which the difference of two large numbers would be left
+    total, products = near.new_zeros(channels * side**2), near.new_zeros(channels * side**2, channels * side**2)
     for few in images.split(_at_a_time(images, kernel)):
-        patches = F.unfold(few, 3, padding=1).sub_(near)
-        products += (patches @ patches.mT).sum(0)
-        total += patches.sum((0, 2)).unsqueeze(1)
+        padded = F.pad(few, (1, 1, 1, 1)).sub_(near.view(-1, 1, 1))
+        windows = padded.unfold(2, side, step).unfold(3, side, step).permute(0, 2, 3, 1, 4, 5).reshape(-1, len(total))
+        products.addmm_(windows.T, windows)
+        total += windows.sum(0)
+    numbers = torch.arange(len(total)).view(channels, side, side)
+    patches = [numbers[:, i : i + 3, j : j + 3].flatten() for i in range(step) for j in range(step)]
+    total = torch.stack([total[p] for p in patches]).sum(0)
+    products = torch.stack([products[p][:, p] for p in patches]).sum(0)
     size = per_channel(images)
-    return (total + size * near).squeeze(1), products - total @ total.T / size
+    return total + size * near.repeat_interleave(9), products - torch.outer(total, total) / size

@@ -111,9 +111,9 @@ class Conv4(Net):
     ) -> Tensor:
         kernel = kernel.contiguous(memory_format=torch.channels_last)
         if self.pool == "max":
-            return torch.relu(norm.pooled(h, kernel, scale, shift, tasks))
+            return torch.relu_(norm.pooled(h, kernel, scale, shift, tasks))
         convolved = F.conv2d(h, kernel, stride=2, padding=1, groups=tasks)
-        return torch.relu(norm.normalised(convolved, scale, shift))
+        return torch.relu_(norm.normalised(convolved, scale, shift))
 
 
 def channels_last(rows: Tensor) -> Tensor:

@@ -47,16 +47,17 @@ class _FirstBlock(torch.autograd.Function):
 
     @staticmethod
     def forward(images: Tensor, kernel: Tensor, scale: Tensor, shift: Tensor, epsilon: float) -> tuple[Tensor, ...]:
-        seen, kept, taken = [], [], []
-        for few in images.split(_at_a_time(images, kernel)):
+        seen, taken = [], []
+        size = _at_a_time(images, kernel)
+        shape = (len(kernel), images.shape[2] // 2, images.shape[3] // 2)
+        kept = _room(len(images), shape, images, images.dtype)
+        for few, largest in zip(images.split(size), kept.split(size), strict=True):
             x = _convolve(few, kernel)
             seen.append(aten.batch_norm_update_stats(x, None, None, 0.0))
-            largest, at = F.max_pool2d_with_indices(x, (2, 2))
-            kept.append(largest)
-            taken.append(at)
-        mean, variance = _together([len(largest) for largest in kept], *map(torch.stack, zip(*seen, strict=True)))
-        largest = torch.cat(kept)
-        return affine(largest, mean, variance, scale, shift, epsilon), mean, variance, largest, *taken
+            taken.append(_room(len(few), shape, images, torch.long))
+            aten.max_pool2d_with_indices.out(x, [2, 2], out=largest, indices=taken[-1])
+        mean, variance = _together([len(at) for at in taken], *map(torch.stack, zip(*seen, strict=True)))
+        return affine(kept, mean, variance, scale, shift, epsilon), mean, variance, kept, *taken
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -89,6 +90,11 @@ class _FirstBlock(torch.autograd.Function):
 
 def _convolve(images: Tensor, kernel: Tensor) -> Tensor:
     return F.conv2d(images, kernel, padding=1)
+
+
+def _room(rows: int, shape: tuple[int, int, int], like: Tensor, dtype: torch.dtype) -> Tensor:
+    """(rows, *shape), in channels_last, not filled."""
+    return torch.empty((rows, *shape), dtype=dtype, device=like.device, memory_format=torch.channels_last)
 
 
 def _at_a_time(images: Tensor, kernel: Tensor) -> int:

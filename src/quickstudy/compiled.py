@@ -13,7 +13,7 @@ import time
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,16 @@ from quickstudy.tasks.download import cache_folder
 
 SHAPES = 4
 """Tasks of more shapes than this are not worth compiling for: those after are run as they are."""
+
+
+class Passed(NamedTuple):
+    """What one pass of the program gave: the mean loss, the norm of its whole gradient, the gradient of every
+    parameter, and what running norms saw."""
+
+    loss: Tensor
+    norm: Tensor
+    grads: list[Tensor]
+    statistics: list[tuple[nn.Module, Tensor]]
 
 
 class Compiled:
@@ -48,18 +58,20 @@ class Compiled:
         self.learner = learner
         self.context = context
         self.say = say
-        self.names = [n for n, p in learner.named_parameters() if p.requires_grad]
+        self.trained = {n: p for n, p in learner.named_parameters() if p.requires_grad}
         self.programs: dict[Any, Callable[..., list[Tensor]]] = {}
         self.layers: list[nn.Module] = []
         self.seconds = 0.0
         self.refused = ""
 
-    def of(self, tasks: Task) -> tuple[Tensor, list[Tensor], list[tuple[nn.Module, Tensor]]] | None:
-        """The mean loss, the gradient of every parameter, and what running norms saw; None if not compiled."""
-        if self.refused or any(bool((rows.weight == 0).any()) for rows in tasks):
+    def of(self, tasks: Task) -> Passed | None:
+        """None if not compiled."""
+        if self.refused or not all(bool(rows.weight.all()) for rows in tasks):
             return None
         leaves, shape = tree_flatten(tasks)
-        key = (shape, tuple((leaf.shape, leaf.dtype) for leaf in leaves), self.learner.training)
+        # by shapes and the names of columns: torch's own description of a tree is slow to hash
+        columns = [None if isinstance(rows.x, Tensor) else tuple(rows.x) for rows in tasks]
+        key = (*columns, *((leaf.shape, leaf.dtype) for leaf in leaves), self.learner.training)
         if key not in self.programs:
             if self._convolves():
                 self._refuse("on a processor its convolutions are as fast or faster without")
@@ -77,42 +89,51 @@ class Compiled:
             if self.say:
                 spent = time.perf_counter() - begin
                 print(f"compiled the outer step in {spent:.0f} seconds; it is kept for the next run.", file=sys.stderr)
-        weights = [self.learner.get_parameter(n).detach() for n in self.names]
         with torch.no_grad():
-            loss, *rest = self.programs[key](weights, leaves)
-        count = len(self.names)
-        return loss, rest[:count], list(zip(self.layers, rest[count:], strict=True))
+            loss, norm, *rest = self.programs[key](self._weights(), leaves)
+        count = len(self.trained)
+        return Passed(loss, norm, rest[:count], list(zip(self.layers, rest[count:], strict=True)))
 
     def _compile(self, leaves: list[Tensor], shape: Any) -> Callable[..., list[Tensor]]:
         buffers = dict(self.learner.named_buffers())
 
         def outer(weights: list[Tensor], leaves: list[Tensor]) -> list[Tensor]:
             weights = [w.detach().requires_grad_() for w in weights]
-            named = dict(zip(self.names, weights, strict=True))
+            named = dict(zip(self.trained, weights, strict=True))
             with torch.enable_grad(), collect() as seen, tracing(), self.context():
                 loss = functional_call(self.learner, {**buffers, **named}, (tree_unflatten(leaves, shape),))
                 grads = torch.autograd.grad(loss, weights, allow_unused=True)
             self.layers = list(seen)
             means = [torch.stack(values).mean(0) for values in seen.values()]
             filled = [torch.zeros_like(w) if g is None else g for w, g in zip(weights, grads, strict=True)]
-            return [loss.detach(), *filled, *means]
+            norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in filled]))
+            return [loss.detach(), norm, *filled, *means]
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             from torch._inductor import config  # not needed unless compiling, and slow to import
 
-        weights = [self.learner.get_parameter(n).detach() for n in self.names]
+        weights = self._weights()
         # what a learner draws for itself is drawn as it is without compiling
         with config.patch(fallback_random=True), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's, of its own parts
-            program: Any = torch.compile(make_fx(outer)(weights, leaves), dynamic=False)
+            traced = make_fx(outer)(weights, leaves)
+            # `of` has looked at the shapes: torch need not look again. What calls the kernels is C++ too, which
+            # takes no longer to compile and a tenth off a small step
+            options = {"guard_filter_fn": torch.compiler.skip_all_guards_unsafe, "cpp_wrapper": self._on_processor()}
+            program: Any = torch.compile(traced.forward, dynamic=False, options=options)
             with torch.no_grad():
                 program(weights, leaves)
         return program
 
+    def _weights(self) -> list[Tensor]:
+        return [p.detach() for p in self.trained.values()]
+
     def _convolves(self) -> bool:
-        weights = [p for p in self.learner.parameters() if p.dim() == 4]
-        return bool(weights) and weights[0].device.type == "cpu"
+        return self._on_processor() and any(p.dim() == 4 for p in self.trained.values())
+
+    def _on_processor(self) -> bool:
+        return next(self.learner.parameters()).device.type == "cpu"
 
     def _refuse(self, why: str) -> None:
         self.refused = why

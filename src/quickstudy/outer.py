@@ -90,13 +90,14 @@ class Outer:
         """Put the gradient of the mean loss into the parameters, part by part, and clip it."""
         count = tasks.query.tasks
         size = min(math.ceil(count / self.accumulate), self.learner.chunk or count)
-        total = torch.zeros((), dtype=self.dtype, device=self.fabric.device)
+        total, norm = torch.zeros((), dtype=self.dtype, device=self.fabric.device), None
         with collect() as seen:
             for first in range(0, count, size):
                 part = tasks if size >= count else select(tasks, slice(first, first + size))
                 share = None if size >= count else part.query.tasks / count
                 try:
-                    total += self._add(part, share, seen, last=first + size >= count)
+                    loss, norm = self._add(part, share, seen, last=first + size >= count)
+                    total += loss
                 except LinAlgError:
                     if self.shared:  # the other processes wait in this step: it cannot be ended in order
                         raise
@@ -109,25 +110,29 @@ class Outer:
             both = self._mean(torch.stack([total, total.new_tensor(float(stop))]))
             total, stop = both[0], bool(both[1] > 0)
             statistics = [(layer, self._mean(values)) for layer, values in statistics]
-        return Found(float(total), self._norm(), statistics, stop)
+        norm = self._clipped(norm if size >= count and not self.shared else None)
+        return Found(float(total), norm, statistics, stop)
 
-    def _add(self, part: Task, share: float | None, seen: Seen, last: bool) -> Tensor:
-        """Add the gradient of a part's mean loss to that in the parameters; its loss. Both times `share`."""
+    def _add(self, part: Task, share: float | None, seen: Seen, last: bool) -> tuple[Tensor, Tensor | None]:
+        """Add the gradient of a part's mean loss to that in the parameters; its loss. Both times `share`.
+
+        And the norm of the part's gradient, where the program that made it says so.
+        """
         done = self.compiled.of(part) if self.compiled else None
         if done is None:
             with self._sync(last), self.context():
                 loss = self.model(part)
                 loss = loss if share is None else loss * share
                 self.fabric.backward(loss) if self.wrapped else loss.backward()
-            return loss.detach()
-        loss, grads, statistics = done
+            return loss.detach(), None
+        loss, norm, grads, statistics = done
         if share is not None:
             loss, grads = loss * share, [g * share for g in grads]
         for p, g in zip(self.parameters, grads, strict=True):
             p.grad = g if p.grad is None else p.grad + g
         for layer, values in statistics:
             seen.setdefault(layer, []).append(values)
-        return loss
+        return loss, norm
 
     def fold_in(self, found: Found) -> None:
         """Move running norms towards what a step saw: only after it proved finite."""
@@ -180,8 +185,10 @@ class Outer:
     def _mean(self, values: Tensor) -> Tensor:
         return cast(Tensor, self.fabric.all_reduce(values, reduce_op="mean"))
 
-    def _norm(self) -> float:
-        norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
+    def _clipped(self, norm: Tensor | None) -> float:
+        """The norm of the whole gradient, before it is clipped here; None: still to be found."""
+        if norm is None:
+            norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
         if self.clip is not None:
             torch.nn.utils.clip_grads_with_norm_(self.parameters, self.clip, norm)
         return float(norm)

@@ -153,10 +153,12 @@ def test_a_compiled_part_gives_the_gradient_and_the_running_statistics(monkeypat
         expected = torch.autograd.grad(loss, list(learner.parameters()))
         found = compiled.of(tasks)
         assert found is not None, compiled.refused
-        torch.testing.assert_close(found[0], loss.detach(), rtol=1e-10, atol=1e-12)
-        for a, b in zip(found[1], expected, strict=True):
+        torch.testing.assert_close(found.loss, loss.detach(), rtol=1e-10, atol=1e-12)
+        norm = torch.nn.utils.get_total_norm(expected)
+        torch.testing.assert_close(found.norm, norm, rtol=1e-8, atol=1e-11)
+        for a, b in zip(found.grads, expected, strict=True):
             torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-11)
-        for (layer, a), (same, b) in zip(found[2], seen.items(), strict=True):
+        for (layer, a), (same, b) in zip(found.statistics, seen.items(), strict=True):
             assert layer is same
             torch.testing.assert_close(a, torch.stack(b).mean(0), rtol=1e-10, atol=1e-12)
     assert len(compiled.programs) == 1

@@ -123,6 +123,24 @@ def test_conv4_is_the_plain_network(norm: Norm, pool: str, training: bool, out: 
     assert all(torch.equal(a, b) for a, b in zip(net.buffers(), buffers, strict=True))
 
 
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("pool", ["max", "stride"])
+@pytest.mark.parametrize("training", [True, False])
+def test_conv4_of_sets_is_that_of_each(norm: Norm, pool: str, training: bool) -> None:
+    net = conv4(norm, pool=pool).train(training)
+    sets = [noise(TASKS, n, *IMAGE, seed=n) for n in (2, ROWS)]
+    leaves = list(net.parameters())
+    with collect() as seen:
+        found = net.apart(sets)
+    with collect() as expected_seen:
+        expected = [net(x) for x in sets]
+    grads = [torch.autograd.grad(sum(out.square().sum() for out in outs), leaves) for outs in (found, expected)]
+    for a, b in zip([*found, *grads[0]], [*expected, *grads[1]], strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-10)
+    for (_, a), (_, b) in zip(average(seen), average(expected_seen), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-13)
+
+
 def test_conv4_features_have_the_declared_size() -> None:
     assert Conv4(IMAGE, channels=8).size == 8 * 1 * 1  # 20 x 17 halves to 10 x 8, 5 x 4, 2 x 2, 1 x 1
     assert Conv4((1, 28, 28), channels=8).size == 8

@@ -26,8 +26,10 @@ def inputs(shape: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:
     return x.requires_grad_(), scale.requires_grad_(), shift.requires_grad_()
 
 
-def apart(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+def apart(x: Tensor, scale: Tensor, shift: Tensor, sets: list[int] | None = None) -> Tensor:
     """One after the other, from plain operations: torch.batch_norm is what this is compared with elsewhere."""
+    if sets is not None:
+        return torch.cat([apart(rows, scale, shift) for rows in x.split(sets)])
     variance, mean = torch.var_mean(x, (0, 2, 3), correction=0, keepdim=True)
     z = (x - mean) * (variance + EPSILON).rsqrt()
     return F.max_pool2d(z * scale.view(1, -1, 1, 1) + shift.view(1, -1, 1, 1), 2)
@@ -43,8 +45,8 @@ def test_values_statistics_and_both_derivatives(shape: tuple[int, ...]) -> None:
     found, expected = together(*leaves), apart(*leaves)
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
     _, mean, variance = norm_pool(*leaves, EPSILON)
-    torch.testing.assert_close(mean, leaves[0].mean((0, 2, 3)), rtol=1e-12, atol=1e-13)
-    torch.testing.assert_close(variance, leaves[0].var((0, 2, 3), correction=0), rtol=1e-12, atol=1e-13)
+    torch.testing.assert_close(mean[0], leaves[0].mean((0, 2, 3)), rtol=1e-12, atol=1e-13)
+    torch.testing.assert_close(variance[0], leaves[0].var((0, 2, 3), correction=0), rtol=1e-12, atol=1e-13)
 
     def derivatives(out: Tensor) -> list[Tensor]:
         pull = noise(*out.shape, seed=3).requires_grad_()
@@ -60,6 +62,25 @@ def test_finite_differences_agree() -> None:
     leaves = inputs((2, 3, 5, 4))
     assert torch.autograd.gradcheck(together, leaves)
     assert torch.autograd.gradgradcheck(together, leaves)
+
+
+@pytest.mark.parametrize("graph", [False, True])
+def test_sets_of_rows_are_normalised_by_themselves(graph: bool) -> None:
+    leaves, sets = inputs((6, 3, 7, 4)), [2, 1, 3]
+    found, mean, variance = norm_pool(*leaves, EPSILON, sets)
+    expected = apart(*leaves, sets)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    for rows, m, v in zip(leaves[0].split(sets), mean, variance, strict=True):
+        torch.testing.assert_close(m, rows.mean((0, 2, 3)), rtol=1e-12, atol=1e-13)
+        torch.testing.assert_close(v, rows.var((0, 2, 3), correction=0), rtol=1e-12, atol=1e-13)
+    pull = noise(*found.shape, seed=3)
+    grads = [torch.autograd.grad(out, leaves, pull, create_graph=graph) for out in (found, expected)]
+    for a, b in zip(*grads, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-11)
+    if graph:
+        along = [noise(*g.shape, seed=5 + i) for i, g in enumerate(grads[0])]
+        for a, b in zip(*(torch.autograd.grad(first, leaves[:2], along) for first in grads), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-10)
 
 
 def test_a_third_derivative_is_refused() -> None:
@@ -101,8 +122,9 @@ def test_a_layer_pools_what_it_normalises(norm: Norm, training: bool) -> None:
 
 @pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize("side", [(6, 6), (7, 5)])
+@pytest.mark.parametrize("sets", [None, [1, 6]])
 def test_the_first_block_in_parts_is_the_whole(
-    channels: int, side: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+    channels: int, side: tuple[int, int], sets: list[int] | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Three images at a time, then what is left; far from zero, where the sums of squares are large."""
     monkeypatch.setattr(parts, "CACHED", 3 * 20 * side[0] * side[1])
@@ -113,9 +135,9 @@ def test_the_first_block_in_parts_is_the_whole(
     assert in_parts(images, kernel)
 
     def whole(kernel: Tensor, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return norm_pool(F.conv2d(images, kernel, padding=1), scale, shift, EPSILON)
+        return norm_pool(F.conv2d(images, kernel, padding=1), scale, shift, EPSILON, sets)
 
-    found, expected = first_block(images, *leaves, EPSILON), whole(*leaves)
+    found, expected = first_block(images, *leaves, EPSILON, sets), whole(*leaves)
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-11)
     pull = noise(*found[0].shape, seed=4)

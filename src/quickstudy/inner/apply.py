@@ -14,6 +14,7 @@ from torch.func import functional_call
 from quickstudy.core.task import Inputs, State, select
 from quickstudy.core.tracing import is_tracing
 from quickstudy.inner.picked import tell
+from quickstudy.inner.shared_pass import from_shared_pass
 
 Apply = Callable[[State, Tensor], Tensor]
 """(weights (task, *shape), x (task, n, *x_shape)) -> (task, n, size)."""
@@ -36,6 +37,9 @@ def apply_shared(net: nn.Module, x: Inputs, weight: Tensor | None = None) -> Ten
     (padding) are kept out of them. Their own outputs are then 0.
     """
     name = type(net).__name__
+    together = from_shared_pass(net, x)
+    if together is not None:
+        return together
     if weight is not None and _padding_counts(net, weight):
         tell(f"{name}: shared weights, task by task, to keep padding out of the statistics")
         return _without_padding(lambda t, rows: net(rows), x, weight)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -12,6 +13,7 @@ from quickstudy.core.errors import UserError
 from quickstudy.core.task import State
 from quickstudy.nets.net import After, Net
 from quickstudy.nets.norm import ChannelNorm, Norm
+from quickstudy.nets.norm_pool import room
 
 
 class Conv4(Net):
@@ -71,16 +73,26 @@ class Conv4(Net):
 
     def forward(self, x: Tensor, after: After | None = None) -> Tensor:
         """after: put behind every block."""
+        return self.apart([x], after)[0]
+
+    def apart(self, sets: Sequence[Tensor], after: After | None = None) -> list[Tensor]:
+        """forward of several sets of rows, (task, n, c, h, w) each, in one pass: each with statistics of its own."""
+        tasks = len(sets[0])
         batch_statistics = any(n.uses_batch_statistics for n in self.norms)
-        if batch_statistics and len(x) > 1:
-            return torch.cat([self.forward(x[t : t + 1], after) for t in range(len(x))])
-        h = channels_last(x.flatten(0, 1))
+        if batch_statistics and tasks > 1:
+            found = [self.apart([x[t : t + 1] for x in sets], after) for t in range(tasks)]
+            return [torch.cat(parts) for parts in zip(*found, strict=True)]
+        rows = [x.flatten(0, 1) for x in sets]
+        sizes = [len(x) for x in rows]
+        h = channels_last(*rows)
         for i, (kernel, norm) in enumerate(zip(self.kernels, self.norms, strict=True)):
             assert isinstance(norm, ChannelNorm)
-            h = self._block(h, kernel, norm, norm.weight, norm.bias)
+            h = self._block(h, kernel, norm, norm.weight, norm.bias, sets=sizes)
             h = h if after is None else after(i, h)
         h = h.flatten(1) if self.pool == "max" else h.mean((2, 3))
-        return (h if self.head is None else self.head(h)).unflatten(0, x.shape[:2])
+        h = h if self.head is None else self.head(h)
+        found = [h] if len(sets) == 1 else h.split(sizes)
+        return [out.unflatten(0, x.shape[:2]) for out, x in zip(found, sets, strict=True)]
 
     @property
     def can_group(self) -> bool:
@@ -107,17 +119,26 @@ class Conv4(Net):
         return torch.baddbmm(weights["head.bias"].unsqueeze(1), h, weights["head.weight"].transpose(1, 2))
 
     def _block(
-        self, h: Tensor, kernel: Tensor, norm: ChannelNorm, scale: Tensor, shift: Tensor, tasks: int = 1
+        self,
+        h: Tensor,
+        kernel: Tensor,
+        norm: ChannelNorm,
+        scale: Tensor,
+        shift: Tensor,
+        tasks: int = 1,
+        sets: Sequence[int] | None = None,
     ) -> Tensor:
         kernel = kernel.contiguous(memory_format=torch.channels_last)
         if self.pool == "max":
-            return torch.relu_(norm.pooled(h, kernel, scale, shift, tasks))
+            return torch.relu_(norm.pooled(h, kernel, scale, shift, tasks, sets))
         convolved = F.conv2d(h, kernel, stride=2, padding=1, groups=tasks)
-        return torch.relu_(norm.normalised(convolved, scale, shift))
+        return torch.relu_(norm.normalised(convolved, scale, shift, sets))
 
 
-def channels_last(rows: Tensor) -> Tensor:
-    """Images (n, c, h, w) in that layout, whatever their number of channels."""
+def channels_last(*rows: Tensor) -> Tensor:
+    """Images (n, c, h, w) in that layout, one after the other, whatever their number of channels."""
     # `contiguous` would leave one-channel images as they are, and every later layer slow
-    laid = torch.empty(rows.shape, dtype=rows.dtype, device=rows.device, memory_format=torch.channels_last)
-    return laid.copy_(rows)
+    laid = room((sum(map(len, rows)), *rows[0].shape[1:]), rows[0])
+    for images, place in zip(rows, laid.split([len(x) for x in rows]), strict=True):
+        place.copy_(images)
+    return laid

@@ -8,7 +8,7 @@ group:   of each row alone, over groups of channels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
@@ -55,8 +55,13 @@ class ChannelNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.normalised(x, self.weight, self.bias)
 
-    def normalised(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        """forward for (n, task * channels, h, w), the channels of many tasks side by side, each scaled as its own."""
+    def normalised(self, x: Tensor, weight: Tensor, bias: Tensor, sets: Sequence[int] | None = None) -> Tensor:
+        """forward for (n, task * channels, h, w), the channels of many tasks side by side, each scaled as its own.
+
+        sets: how many rows, one after the other, are normalised by themselves; all together if None.
+        """
+        if sets is not None and len(sets) > 1 and self.uses_batch_statistics:
+            return torch.cat([self.normalised(rows, weight, bias) for rows in x.split(list(sets))])
         if self.norm == "group":
             return F.group_norm(x, self.groups * self._tasks(weight), weight, bias, self.epsilon)
         if not self.uses_batch_statistics:
@@ -70,15 +75,24 @@ class ChannelNorm(nn.Module):
         self._store.append(seen)
         return out
 
-    def pooled(self, x: Tensor, kernel: Tensor, weight: Tensor, bias: Tensor, groups: int = 1) -> Tensor:
+    def pooled(
+        self,
+        x: Tensor,
+        kernel: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        groups: int = 1,
+        sets: Sequence[int] | None = None,
+    ) -> Tensor:
         """max_pool2d(normalised(conv2d(x, kernel)), 2) with padding 1, pooled first where that is the same.
 
         It is where channels are normalised one by one: the pool keeps what is largest, and so it does after a
         scale that is not negative. A kernel of the other sign stands in for a negative one.
+        sets: how many rows, one after the other, are normalised by themselves; all together if None.
         """
         convolve = partial(F.conv2d, x, padding=1, groups=groups)
         if self.norm == "group" or torch.is_autocast_enabled(kernel.device.type):
-            return F.max_pool2d(self.normalised(convolve(kernel), weight, bias), 2)
+            return F.max_pool2d(self.normalised(convolve(kernel), weight, bias, sets), 2)
         sign = None
         # looking is quicker than turning kernels, unless a device has to be waited for
         if is_tracing() or weight.is_cuda or bool((weight < 0).any()):
@@ -87,12 +101,13 @@ class ChannelNorm(nn.Module):
         turned = 1.0 if sign is None else sign
         if self.uses_batch_statistics:
             if groups == 1 and in_parts(x, kernel) and not is_tracing():
-                out, mean, variance = first_block(x, kernel, weight, bias, self.epsilon)
+                out, means, variances = first_block(x, kernel, weight, bias, self.epsilon, sets)
             else:
-                out, mean, variance = norm_pool(convolve(kernel), weight, bias, self.epsilon)
+                out, means, variances = norm_pool(convolve(kernel), weight, bias, self.epsilon, sets)
             if self._store is not None:
-                rows = per_channel(x)
-                self._store.append(torch.stack([mean * turned, variance * (rows / max(rows - 1, 1))]))
+                for mean, variance, count in zip(means, variances, sets or [len(x)], strict=True):
+                    rows = per_channel(x[:count])
+                    self._store.append(torch.stack([mean * turned, variance * (rows / max(rows - 1, 1))]))
             return out
         mean, variance = self._averages(weight)
         return affine(F.max_pool2d(convolve(kernel), 2), mean * turned, variance, weight, bias, self.epsilon)

@@ -14,6 +14,7 @@ a gradient g of what comes out:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -24,44 +25,83 @@ from torch.autograd.function import once_differentiable
 aten: Any = torch.ops.aten
 
 
-def norm_pool(x: Tensor, scale: Tensor, shift: Tensor, epsilon: float) -> tuple[Tensor, Tensor, Tensor]:
+def norm_pool(
+    x: Tensor, scale: Tensor, shift: Tensor, epsilon: float, sets: Sequence[int] | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
     """max_pool2d(batch_norm(x), 2) with the statistics of x, for scales that are not negative.
 
-    x: (n, channels, h, w); scale, shift: (channels,). Returns the result (n, channels, h // 2, w // 2), and the mean
-    and the biased variance, (channels,), through which no gradient goes. Differentiable twice; a third
+    x: (n, channels, h, w); scale, shift: (channels,). sets: how many rows, one after the other, are normalised by
+    themselves; all together if None. Returns the result (n, channels, h // 2, w // 2), and the mean
+    and the biased variance, (set, channels), through which no gradient goes. Differentiable twice; a third
     derivative raises RuntimeError.
     """
-    out, mean, variance = _NormPool.apply(x, scale, shift, epsilon)[:3]  # type: ignore[index]
+    sets = [len(x)] if sets is None else list(sets)
+    out, mean, variance = _NormPool.apply(x, scale, shift, epsilon, sets)[:3]  # type: ignore[index]
     return out, mean, variance
 
 
-def affine(x: Tensor, mean: Tensor, variance: Tensor, scale: Tensor, shift: Tensor, epsilon: float) -> Tensor:
-    """scale z + shift, channel by channel, for given statistics."""
-    return aten.native_batch_norm(x, scale, shift, mean, variance, False, 0.0, epsilon)[0]
+def affine(
+    x: Tensor, mean: Tensor, variance: Tensor, scale: Tensor, shift: Tensor, epsilon: float, out: Tensor | None = None
+) -> Tensor:
+    """scale z + shift, channel by channel, for given statistics; into `out` if that is given."""
+    given = (x, scale, shift, mean, variance, False, 0.0, epsilon)
+    if out is None:
+        return aten.native_batch_norm(*given)[0]
+    none = x.new_empty(0)
+    return aten.native_batch_norm.out(*given, out=out, save_mean=none, save_invstd=none)[0]
 
 
 class _NormPool(torch.autograd.Function):
-    """(x, scale, shift, epsilon) -> (out, mean, variance), and what the way back needs."""
+    """(x, scale, shift, epsilon, sets) -> (out, mean, variance), and what the way back needs."""
 
     @staticmethod
-    def forward(x: Tensor, scale: Tensor, shift: Tensor, epsilon: float) -> tuple[Tensor, ...]:
-        mean, variance = aten.batch_norm_update_stats(x, None, None, 0.0)
+    def forward(x: Tensor, scale: Tensor, shift: Tensor, epsilon: float, sets: list[int]) -> tuple[Tensor, ...]:
+        seen = [aten.batch_norm_update_stats(rows, None, None, 0.0) for rows in x.split(sets)]
         kept, at = F.max_pool2d_with_indices(x, (2, 2))
-        return affine(kept, mean, variance, scale, shift, epsilon), mean, variance, kept, at
+        if len(sets) == 1:
+            mean, variance = seen[0]
+            out = affine(kept, mean, variance, scale, shift, epsilon)
+        else:  # written where it stays: `cat` takes longer than what it puts together
+            out = torch.empty_like(kept)
+            for (mean, variance), largest, place in zip(seen, kept.split(sets), out.split(sets), strict=True):
+                affine(largest, mean, variance, scale, shift, epsilon, place)
+        means, variances = map(torch.stack, zip(*seen, strict=True))
+        return out, means, variances, kept, at
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        ctx.epsilon = inputs[3]
+        ctx.epsilon, ctx.sets = inputs[3:]
         ctx.mark_non_differentiable(*output[1:])
-        ctx.save_for_backward(*inputs[:2], *output[1:])
+        ctx.save_for_backward(*inputs[:3], *output[1:])
         ctx.set_materialize_grads(False)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         if grads[0] is None:
-            return None, None, None, None
-        back: Any = _Back.apply if torch.is_grad_enabled() else _Back.forward
-        return (*back(grads[0], *ctx.saved_tensors, ctx.epsilon), None)
+            return None, None, None, None, None
+        x, scale, shift, mean, variance, kept, at = ctx.saved_tensors
+        if torch.is_grad_enabled() and len(ctx.sets) == 1:
+            return *_Back.apply(grads[0], x, scale, mean[0], variance[0], kept, at, ctx.epsilon), None, None  # type: ignore[misc]
+        if torch.is_grad_enabled():  # a second derivative is wanted, which is written down for one set
+            out = torch.cat([norm_pool(rows, scale, shift, ctx.epsilon)[0] for rows in x.split(ctx.sets)])
+            return *torch.autograd.grad(out, (x, scale, shift), grads[0], create_graph=True), None, None
+        dx = room(x.shape, x)
+        parts = zip(*(t.split(ctx.sets) for t in (grads[0], x, kept, at, dx)), mean, variance, strict=True)
+        found = [_back(g, rows, scale, m, v, k, a, ctx.epsilon, place) for g, rows, k, a, place, m, v in parts]
+        ds, db = found[0] if len(found) == 1 else (torch.stack(d).sum(0) for d in zip(*found, strict=True))
+        return dx, ds, db, None, None
+
+
+def _back(
+    g: Tensor, x: Tensor, scale: Tensor, mean: Tensor, variance: Tensor, kept: Tensor, at: Tensor, epsilon: float,
+    dx: Tensor,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """ds and db; dx is written into what is given for it, in channels_last."""
+    scaled, ds, db = sums(g, kept, scale, mean, variance, epsilon, [True, True, True])
+    slope, rest = through_statistics(ds, db, scale, variance, epsilon, per_channel(x))
+    torch.addcmul(_column(rest.addcmul_(slope, mean, value=-1)), x, _column(slope), out=dx)
+    _scatter(dx, scaled, at)
+    return ds, db
 
 
 class _Back(torch.autograd.Function):
@@ -71,10 +111,8 @@ class _Back(torch.autograd.Function):
     def forward(
         g: Tensor, x: Tensor, scale: Tensor, mean: Tensor, variance: Tensor, kept: Tensor, at: Tensor, epsilon: float
     ) -> tuple[Tensor, Tensor, Tensor]:
-        scaled, ds, db = sums(g, kept, scale, mean, variance, epsilon, [True, True, True])
-        slope, rest = through_statistics(ds, db, scale, variance, epsilon, per_channel(x))
-        dx = torch.addcmul(_column(rest.addcmul_(slope, mean, value=-1)), x, _column(slope))
-        return _scatter(dx, scaled, at), ds, db
+        dx = room(x.shape, x)
+        return dx, *_back(g, x, scale, mean, variance, kept, at, epsilon, dx)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
@@ -129,6 +167,13 @@ def sums(
 def _scatter(x: Tensor, g: Tensor, at: Tensor) -> Tensor:
     """x with g added where the pool took it from; in place if x is in channels_last."""
     return _image(_pixels(x).scatter_add_(1, _pixels(at), _pixels(g)), x)
+
+
+def room(shape: Sequence[int], like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """A tensor in channels_last, not filled; of the type of `like` unless told otherwise."""
+    return torch.empty(
+        tuple(shape), dtype=dtype or like.dtype, device=like.device, memory_format=torch.channels_last
+    )
 
 
 def _pixels(x: Tensor) -> Tensor:

@@ -12,11 +12,12 @@ from quickstudy.core.task import Examples, Inputs, State
 from quickstudy.inner.apply import apply_shared, task_weights
 from quickstudy.inner.heads import CLOSED, head_path
 from quickstudy.inner.linear import linear
+from quickstudy.inner.shared_pass import SharedPass
 from quickstudy.learners.gradient.fine_tuning import FineTuning
 from quickstudy.nets import Net
 
 
-class ANIL(FineTuning):
+class ANIL(SharedPass, FineTuning):
     """Almost no inner loop (Raghu, Raghu, Bengio, Vinyals 2020, arXiv 1909.09157).
 
     (W, b) <- (W, b) - inner_lr * grad L_support(f(x) W' + b), `inner_steps` times, from a learnt start;

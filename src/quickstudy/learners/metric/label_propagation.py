@@ -7,12 +7,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from quickstudy.core.errors import UserError
-from quickstudy.core.learner import MetaLearner, unless_batch_statistics
+from quickstudy.core.learner import unless_batch_statistics
 from quickstudy.core.objective import Classification
 from quickstudy.core.task import Examples, Inputs, State, Task, join_rows
 from quickstudy.inner.apply import apply_shared
 from quickstudy.inner.neighbours import kept_rows, real_rows
 from quickstudy.inner.propagation import neighbour_graph, propagated
+from quickstudy.inner.shared_pass import SharedPass
 from quickstudy.nets import MLP, Net
 
 SHORTEST = 1e-3
@@ -21,7 +22,7 @@ START = -1.0
 """What the softplus of a length-scale is first taken of, give or take: 0.31."""
 
 
-class TPN(MetaLearner):
+class TPN(SharedPass):
     """Transductive propagation network (Liu et al. 2019, arXiv 1805.10002).
 
     Support and query together are a graph: with s_i = g(f(x_i)) a length-scale of each row's own,

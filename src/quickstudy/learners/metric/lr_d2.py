@@ -6,15 +6,15 @@ import torch
 from torch import Tensor, nn
 
 from quickstudy.core.errors import UserError
-from quickstudy.core.learner import MetaLearner
 from quickstudy.core.objective import Classification
 from quickstudy.core.task import Examples, Inputs, State
 from quickstudy.inner.apply import apply_shared
 from quickstudy.inner.logistic import logistic_newton
+from quickstudy.inner.shared_pass import SharedPass
 from quickstudy.nets import Net
 
 
-class LRD2(MetaLearner):
+class LRD2(SharedPass):
     """Logistic regression differentiable discriminator (Bertinetto et al. 2019, arXiv 1805.08136).
 
     W = argmin sum_i w_i log(1 + exp(-t_i f(x_i) W)) + penalty / 2 |W|^2 by `steps` Newton steps (iteratively

@@ -7,15 +7,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from quickstudy.core.errors import UserError
-from quickstudy.core.learner import MetaLearner, unless_batch_statistics
+from quickstudy.core.learner import unless_batch_statistics
 from quickstudy.core.objective import LOWEST, Classification
 from quickstudy.core.task import Examples, Inputs, State
 from quickstudy.inner.apply import apply_shared
+from quickstudy.inner.shared_pass import SharedPass
 from quickstudy.nets import Net
 from quickstudy.nets.context import FullContext
 
 
-class MatchingNet(MetaLearner):
+class MatchingNet(SharedPass):
     """Matching network (Vinyals et al. 2016, arXiv 1606.04080).
 
     a_i = softmax_i(scale cos(f(x), g(x_i))) over the support;  P(y = k | x) = sum of a_i over class k.

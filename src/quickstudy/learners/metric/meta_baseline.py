@@ -6,16 +6,17 @@ import torch
 from torch import Tensor, nn
 
 from quickstudy.core.errors import UserError
-from quickstudy.core.learner import MetaLearner, unless_batch_statistics
+from quickstudy.core.learner import unless_batch_statistics
 from quickstudy.core.objective import Classification
 from quickstudy.core.task import Examples, Inputs, State
 from quickstudy.inner.apply import apply_shared
 from quickstudy.inner.closed import class_state, prototypes
 from quickstudy.inner.neighbours import cosines
+from quickstudy.inner.shared_pass import SharedPass
 from quickstudy.nets import Net
 
 
-class MetaBaseline(MetaLearner):
+class MetaBaseline(SharedPass):
     """Meta-Baseline (Chen, Liu, Xu, Darrell, Wang 2021, arXiv 2003.04390).
 
     c_k = mean of f(x) over class k of the support; logit_k(x) = temperature cos(f(x), c_k), temperature learnt.

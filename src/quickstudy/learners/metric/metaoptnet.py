@@ -6,15 +6,15 @@ import torch
 from torch import Tensor, nn
 
 from quickstudy.core.errors import UserError
-from quickstudy.core.learner import MetaLearner
 from quickstudy.core.objective import Classification
 from quickstudy.core.task import Examples, Inputs, State
 from quickstudy.inner.apply import apply_shared
+from quickstudy.inner.shared_pass import SharedPass
 from quickstudy.inner.svm import crammer_singer
 from quickstudy.nets import Net
 
 
-class MetaOptNet(MetaLearner):
+class MetaOptNet(SharedPass):
     """MetaOptNet-SVM (Lee, Maji, Ravichandran, Soatto 2019, arXiv 1904.03758).
 
     W = argmin 1/2 sum_k |W_k|^2 + strength sum_i w_i max_k (1[y_i != k] + f(x_i) . (W_k - W_y_i)), the multi-class

@@ -5,15 +5,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from quickstudy.core.learner import MetaLearner, unless_batch_statistics
+from quickstudy.core.learner import unless_batch_statistics
 from quickstudy.core.objective import Classification
 from quickstudy.core.task import Examples, Inputs, State, Task, join_rows
 from quickstudy.inner.apply import apply_shared
 from quickstudy.inner.closed import class_state, class_sums, prototypes, squared_distances
+from quickstudy.inner.shared_pass import SharedPass
 from quickstudy.nets import Net
 
 
-class ProtoNet(MetaLearner):
+class ProtoNet(SharedPass):
     """Prototypical network (Snell, Swersky, Zemel 2017, arXiv 1703.05175).
 
     c_k = mean of f(x) over class k of the support; logit_k(x) = -|f(x) - c_k|^2.

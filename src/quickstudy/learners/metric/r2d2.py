@@ -6,15 +6,15 @@ import torch
 from torch import Tensor, nn
 
 from quickstudy.core.errors import UserError
-from quickstudy.core.learner import MetaLearner
 from quickstudy.core.objective import Classification, Objective
 from quickstudy.core.task import Examples, Inputs, State
 from quickstudy.inner.apply import apply_shared
 from quickstudy.inner.closed import weighted_ridge
+from quickstudy.inner.shared_pass import SharedPass
 from quickstudy.nets import Net
 
 
-class R2D2(MetaLearner):
+class R2D2(SharedPass):
     """Ridge regression differentiable discriminator (Bertinetto et al. 2019, arXiv 1805.08136).
 
     W = argmin sum_i w_i |f(x_i) W - y_i|^2 + penalty |W|^2 in closed form; prediction = f(x) W, for

@@ -5,16 +5,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from quickstudy.core.learner import MetaLearner, unless_batch_statistics
+from quickstudy.core.learner import unless_batch_statistics
 from quickstudy.core.objective import Classification, row_mean
 from quickstudy.core.task import Examples, Inputs, State, Task
 from quickstudy.inner.apply import apply_shared
 from quickstudy.inner.closed import class_state, prototypes
+from quickstudy.inner.shared_pass import SharedPass
 from quickstudy.nets import MLP, Net
 from quickstudy.nets.attention import RELU, scaled
 
 
-class RelationNet(MetaLearner):
+class RelationNet(SharedPass):
     """Relation network (Sung et al. 2018, arXiv 1711.06025).
 
     c_k = sum of f(x_i) over class k of the support;  r_k(x) = sigmoid(s([c_k, f(x)])), the relation score.

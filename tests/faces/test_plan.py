@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning_fabric import Fabric
 
 import quickstudy as qs
 from quickstudy.checkpoint import read
@@ -15,6 +16,7 @@ from quickstudy.cli import main
 from quickstudy.compiled import Compiled
 from quickstudy.core.task import Task
 from quickstudy.nets.norm import collect
+from quickstudy.outer import Outer
 from quickstudy.plan import budget_of, choose, cost, costs
 
 SINES = ["--learner=maml", "--tasks=sinusoid", "--train.meta_batch=4", "--train.valid_every=0", "--quiet"]
@@ -132,6 +134,19 @@ def test_compiled_training_gives_the_weights_of_training_as_it_is(
     assert "compiled the outer step in" in capsys.readouterr().err
     for a, b in zip(plain.parameters(), compiled.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-11)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("parts", [1, 2])
+def test_the_norm_of_a_compiled_step_is_that_of_its_whole_gradient(parts: int) -> None:
+    fabric = Fabric(accelerator="cpu", devices=1)
+    model, norms = maml(inner_steps=1), []
+    for compile in (False, True):
+        model.zero_grad()
+        outer = Outer(fabric, fabric.setup_module(model), model, None, parts, mixed=False, compile=compile)
+        norms.append(outer.gradient(waves(), False).norm)
+        assert outer.compiled is None or not outer.compiled.refused
+    assert norms[1] == pytest.approx(norms[0], rel=1e-5)
 
 
 @pytest.mark.slow

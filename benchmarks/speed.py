@@ -1,6 +1,6 @@
 """How fast an outer step is: quickstudy beside a plain torch loop and the other libraries, in one run, interleaved.
 
-    pip install -r benchmarks/requirements.txt -c constraints.txt
+    pip install -r benchmarks/requirements.txt -c constraints.txt && sh benchmarks/peers/learn2learn.sh
     python benchmarks/speed.py                            # about ten minutes on two idle cores
     python benchmarks/speed.py --rows W1 W5 --repeats 3   # a part of it; printed, not written
 

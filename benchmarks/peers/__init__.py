@@ -36,8 +36,8 @@ Builder = Callable[[Workload, torch.dtype], Built]
 TORCH = ("plain loop", "learn2learn", "higher", "torchopt", "easyfsl")
 PEERS = (*TORCH, "jax")
 REASONS = {
-    "learn2learn": "does not build: the C sources of its last release (0.2.0) need longintrepr.h, which Python has not "
-    "had since 3.11",
+    "learn2learn": "pip does not build it: the C sources of its last release (0.2.0) need longintrepr.h, which Python "
+    "has not had since 3.11 (benchmarks/peers/learn2learn.sh makes them anew)",
 }
 """Why a peer that is not there cannot be: what its failed import does not say."""
 

@@ -9,14 +9,9 @@ from workloads import Workload
 
 from peers import Built
 from peers.network import criterion, network, training
+from peers.vision import make_importable
 
-try:
-    import_module("torchvision")
-except RuntimeError:
-    # PyPI has torchvision for CUDA alone. Beside a torch without it, its operators do not load, and its import ends at
-    # the first that it looks for; easyfsl takes nothing but Python code from it.
-    for operator in ("nms", "qnms"):
-        torch.library.define(f"torchvision::{operator}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+make_importable()
 PrototypicalNetworks = import_module("easyfsl.methods").PrototypicalNetworks
 
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-import learn2learn
+from importlib import import_module
+
 import torch
 from torch import Tensor
 from workloads import Workload
 
 from peers import Built
 from peers.network import criterion, evaluation, network, training
+from peers.vision import make_importable
+
+make_importable()
+learn2learn = import_module("learn2learn")
 
 
 def maml(work: Workload, dtype: torch.dtype) -> Built:

@@ -110,7 +110,7 @@ def test_explain_plan(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Non
     assert main(["explain-plan", str(config)]) == 0
     assert "maml on sinusoid: 4 tasks in an outer step" in capsys.readouterr().out
     assert main(["explain-plan", "--learner=protonet", "--tasks=glyphs", "--tasks.query=2"]) == 0
-    assert "task by task, since statistics are of each task" in capsys.readouterr().out
+    assert "support and query of a task in one pass, each normalised by itself" in capsys.readouterr().out
 
 
 def test_explain_plan_and_budgets_in_clumsy_hands(refused, tmp_path: Path) -> None:

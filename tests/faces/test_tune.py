@@ -122,6 +122,17 @@ def test_a_study_that_was_broken_off_goes_on_to_the_same_trials(
     assert ledger.voids(optuna_module().load_study(study_name="tune", storage=storage_at(str(journal))))
 
 
+@pytest.mark.slow
+def test_a_trial_whose_process_died_before_it_gave_its_name_is_done_again(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger, "NAMELESS", 0.1)
+    assert study(tmp_path, "--trials", "3") == 0
+    optuna_module().load_study(study_name="tune", storage=storage_at(f"{tmp_path}/study.journal")).ask()
+    assert study(tmp_path) == 0
+    assert told(tmp_path) == told(whole)
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """A database that is empty."""

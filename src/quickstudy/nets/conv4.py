@@ -83,7 +83,7 @@ class Conv4(Net):
             found = [self.apart([x[t : t + 1] for x in sets], after) for t in range(tasks)]
             return [torch.cat(parts) for parts in zip(*found, strict=True)]
         rows = [x.flatten(0, 1) for x in sets]
-        sizes = [len(x) for x in rows]
+        sizes = None if len(rows) == 1 else [len(x) for x in rows]
         h = channels_last(*rows)
         for i, (kernel, norm) in enumerate(zip(self.kernels, self.norms, strict=True)):
             assert isinstance(norm, ChannelNorm)
@@ -91,7 +91,7 @@ class Conv4(Net):
             h = h if after is None else after(i, h)
         h = h.flatten(1) if self.pool == "max" else h.mean((2, 3))
         h = h if self.head is None else self.head(h)
-        found = [h] if len(sets) == 1 else h.split(sizes)
+        found = [h] if sizes is None else h.split(sizes)
         return [out.unflatten(0, x.shape[:2]) for out, x in zip(found, sets, strict=True)]
 
     @property
@@ -138,7 +138,8 @@ class Conv4(Net):
 def channels_last(*rows: Tensor) -> Tensor:
     """Images (n, c, h, w) in that layout, one after the other, whatever their number of channels."""
     # `contiguous` would leave one-channel images as they are, and every later layer slow
-    laid = room((sum(map(len, rows)), *rows[0].shape[1:]), rows[0])
-    for images, place in zip(rows, laid.split([len(x) for x in rows]), strict=True):
+    sizes = [x.shape[0] for x in rows]  # not len(), which an export would take for a constant
+    laid = room((sum(sizes), *rows[0].shape[1:]), rows[0])
+    for images, place in zip(rows, [laid] if len(rows) == 1 else laid.split(sizes), strict=True):
         place.copy_(images)
     return laid

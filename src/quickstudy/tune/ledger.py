@@ -27,6 +27,8 @@ BEAT = 20.0
 """Seconds between two signs of life of a trial at work."""
 SILENT = 600.0
 """Seconds without one after which a trial on another machine counts as broken off."""
+NAMELESS = 3.0
+"""Seconds after which a trial that no process has put its name to counts as broken off: they are milliseconds apart."""
 VOID = "void "
 """Begins the names of the study's notes on trials that do not count, each followed by a number."""
 
@@ -160,7 +162,12 @@ def put_back_silent(study: Study) -> int:
     One whose machine was only silent for long is done twice, and the later one counts.
     """
     running = optuna_module().trial.TrialState.RUNNING
-    gone = [t for t in counted(study) if t.state == running and not _alive(t)]
+    end = time.monotonic() + NAMELESS
+    at_work = [t for t in counted(study) if t.state == running]
+    while any("who" not in t.user_attrs for t in at_work) and time.monotonic() < end:
+        time.sleep(0.05)
+        at_work = [t for t in counted(study) if t.state == running]
+    gone = [t for t in at_work if not _alive(t)]
     for trial in gone:
         put_back(study, trial, place_of(study, trial))
     return len(gone)
@@ -168,8 +175,10 @@ def put_back_silent(study: Study) -> int:
 
 def _alive(trial: FrozenTrial) -> bool:
     who = trial.user_attrs.get("who")
+    if who is None:
+        return False
     begun = trial.datetime_start.timestamp() if trial.datetime_start else 0.0
-    if who and who["host"] == socket.gethostname():
+    if who["host"] == socket.gethostname():
         return who["born"] == _born(who["process"])
     return time.time() - trial.user_attrs.get("beat", begun) < SILENT
 

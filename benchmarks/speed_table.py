@@ -118,7 +118,8 @@ def plain(found: dict[str, Any] | None) -> str:
         "(`quickstudy.allocator.keep_memory`): maps of many megabytes are then paged in anew every step, and whoever "
         f"makes fewer of them is slowed down less. `python benchmarks/speed.py --rows {' '.join(rows)} "
         "--plain-allocator --no-memory --name speed_plain`, on "
-        f"{found['hardware']}, {found['threads']} thread(s).",
+        f"{found['hardware']}, {found['threads']} thread(s); JAX, which is no torch peer, may be left out with "
+        "`--implementations`.",
         "",
     ]
     return "\n".join([*first, *compared(found, timed(found))])

@@ -65,8 +65,8 @@ class Compiled:
         self.refused = ""
 
     def of(self, tasks: Task) -> Passed | None:
-        """None if not compiled."""
-        if self.refused or not all(bool(rows.weight.all()) for rows in tasks):
+        """What one pass over these tasks gives; None if not compiled."""
+        if self.refused or any(rows.padded for rows in tasks):
             return None
         leaves, shape = tree_flatten(tasks)
         # by shapes and the names of columns: torch's own description of a tree is slow to hash
@@ -130,7 +130,7 @@ class Compiled:
         return [p.detach() for p in self.trained.values()]
 
     def _convolves(self) -> bool:
-        return self._on_processor() and any(p.dim() == 4 for p in self.trained.values())
+        return self._on_processor() and any(p.dim() == 4 for p in self.learner.parameters())
 
     def _on_processor(self) -> bool:
         return next(self.learner.parameters()).device.type == "cpu"

@@ -179,8 +179,10 @@ def test_a_compiled_part_gives_the_gradient_and_the_running_statistics(monkeypat
     assert len(compiled.programs) == 1
 
 
-def test_convolutions_on_a_processor_are_left_as_they_are() -> None:
+@pytest.mark.parametrize("trained", [True, False])
+def test_convolutions_on_a_processor_are_left_as_they_are(trained: bool) -> None:
     learner = qs.make("protonet", qs.Spec("classification", (1, 16, 16), way=2), "conv4", {"channels": 8}).train()
+    learner.net.kernels.requires_grad_(trained)  # type: ignore[union-attr]
     rows = qs.examples(torch.rand(1, 2, 1, 16, 16), torch.tensor([[0, 1]]))
     compiled = Compiled(learner, nullcontext)
     with pytest.warns(UserWarning, match="as fast or faster without"):

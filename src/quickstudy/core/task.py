@@ -34,6 +34,11 @@ class Examples(NamedTuple):
         """How many tasks are in the batch."""
         return self.weight.shape[0]
 
+    @property
+    def padded(self) -> bool:
+        """Whether there is a row without weight among them."""
+        return not bool(self.weight.all())
+
 
 class Task(NamedTuple):
     """A batch of tasks: `support` may be learnt from, `query` is what is asked."""

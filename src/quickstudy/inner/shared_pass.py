@@ -7,7 +7,7 @@ first that is asked for takes the other along; what comes out is what two calls 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -26,6 +26,7 @@ class _Pair:
     """Rows that pass `net` both, and the features of the query from when the support passed until it is asked for."""
 
     net: nn.Module
+    apart: Callable[[list[Inputs]], list[Tensor]]
     support: Inputs
     query: Inputs
     features: Tensor | None = None
@@ -48,8 +49,10 @@ class SharedPass(MetaLearner):
 def shared_pass(net: nn.Module, tasks: Task) -> Iterator[None]:
     """Inside, `apply_shared` takes the query of these tasks through `net` along with their support."""
     # padding has to be left out of the statistics, task by task: that is `apply_shared`'s business
-    whole = hasattr(net, "apart") and not is_tracing() and all(bool(rows.weight.all()) for rows in tasks)
-    token = _pair.set(_Pair(net, tasks.support.x, tasks.query.x) if whole else None)
+    apart, pair = getattr(net, "apart", None), None
+    if apart is not None and not is_tracing() and not any(rows.padded for rows in tasks):
+        pair = _Pair(net, apart, tasks.support.x, tasks.query.x)
+    token = _pair.set(pair)
     try:
         yield
     finally:
@@ -65,7 +68,7 @@ def from_shared_pass(net: nn.Module, x: Inputs) -> Tensor | None:
     if x is pair.support and pair.features is None:
         name = type(net).__name__
         tell(f"{name}: shared weights, support and query of a task in one pass, each normalised by itself")
-        support, pair.features = net.apart([pair.support, pair.query])  # type: ignore[operator]
+        support, pair.features = pair.apart([pair.support, pair.query])
         return support
     if x is pair.query:
         query, pair.features = pair.features, None

@@ -126,7 +126,7 @@ class Conv4(Net):
         scale: Tensor,
         shift: Tensor,
         tasks: int = 1,
-        sets: Sequence[int] | None = None,
+        sets: list[int] | None = None,
     ) -> Tensor:
         kernel = kernel.contiguous(memory_format=torch.channels_last)
         if self.pool == "max":

@@ -32,7 +32,7 @@ def in_parts(images: Tensor, kernel: Tensor) -> bool:
 
 
 def first_block(
-    images: Tensor, kernel: Tensor, scale: Tensor, shift: Tensor, epsilon: float, sets: Sequence[int] | None = None
+    images: Tensor, kernel: Tensor, scale: Tensor, shift: Tensor, epsilon: float, sets: list[int] | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """norm_pool(conv2d(images, kernel, padding=1), scale, shift, epsilon, sets) for images that want no gradient.
 
@@ -40,7 +40,7 @@ def first_block(
     themselves; all together if None. Returns the result (n, channels, h // 2, w // 2), and the mean
     and the biased variance, (set, channels), through which no gradient goes. Differentiable as often as norm_pool is.
     """
-    sets = [len(images)] if sets is None else list(sets)
+    sets = [len(images)] if sets is None else sets
     out, mean, variance = _FirstBlock.apply(images, kernel, scale, shift, epsilon, sets)[:3]  # type: ignore[index]
     return out, mean, variance
 
@@ -56,13 +56,13 @@ class _FirstBlock(torch.autograd.Function):
         kept, out = (room((len(images), len(kernel), height // 2, width // 2), images) for _ in range(2))
         seen, taken = [], []
         for rows, largest, place in zip(images.split(sets), kept.split(sets), out.split(sets), strict=True):
-            stats = []
-            for few, few_largest in zip(rows.split(size), largest.split(size), strict=True):
+            parts, stats = rows.split(size), []
+            for few, few_largest in zip(parts, largest.split(size), strict=True):
                 x = _convolve(few, kernel)
                 stats.append(aten.batch_norm_update_stats(x, None, None, 0.0))
                 taken.append(room(few_largest.shape, images, torch.long))
                 aten.max_pool2d_with_indices.out(x, [2, 2], out=few_largest, indices=taken[-1])
-            mean, variance = _together(rows.split(size), *map(torch.stack, zip(*stats, strict=True)))
+            mean, variance = _together(parts, *map(torch.stack, zip(*stats, strict=True)))
             affine(largest, mean, variance, scale, shift, epsilon, place)
             seen.append((mean, variance))
         means, variances = map(torch.stack, zip(*seen, strict=True))

@@ -8,7 +8,7 @@ group:   of each row alone, over groups of channels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
@@ -55,13 +55,13 @@ class ChannelNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.normalised(x, self.weight, self.bias)
 
-    def normalised(self, x: Tensor, weight: Tensor, bias: Tensor, sets: Sequence[int] | None = None) -> Tensor:
+    def normalised(self, x: Tensor, weight: Tensor, bias: Tensor, sets: list[int] | None = None) -> Tensor:
         """forward for (n, task * channels, h, w), the channels of many tasks side by side, each scaled as its own.
 
         sets: how many rows, one after the other, are normalised by themselves; all together if None.
         """
-        if sets is not None and len(sets) > 1 and self.uses_batch_statistics:
-            return torch.cat([self.normalised(rows, weight, bias) for rows in x.split(list(sets))])
+        if sets is not None and self.uses_batch_statistics:
+            return torch.cat([self.normalised(rows, weight, bias) for rows in x.split(sets)])
         if self.norm == "group":
             return F.group_norm(x, self.groups * self._tasks(weight), weight, bias, self.epsilon)
         if not self.uses_batch_statistics:
@@ -82,7 +82,7 @@ class ChannelNorm(nn.Module):
         weight: Tensor,
         bias: Tensor,
         groups: int = 1,
-        sets: Sequence[int] | None = None,
+        sets: list[int] | None = None,
     ) -> Tensor:
         """max_pool2d(normalised(conv2d(x, kernel)), 2) with padding 1, pooled first where that is the same.
 

@@ -26,7 +26,7 @@ aten: Any = torch.ops.aten
 
 
 def norm_pool(
-    x: Tensor, scale: Tensor, shift: Tensor, epsilon: float, sets: Sequence[int] | None = None
+    x: Tensor, scale: Tensor, shift: Tensor, epsilon: float, sets: list[int] | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """max_pool2d(batch_norm(x), 2) with the statistics of x, for scales that are not negative.
 
@@ -35,7 +35,7 @@ def norm_pool(
     and the biased variance, (set, channels), through which no gradient goes. Differentiable twice; a third
     derivative raises RuntimeError.
     """
-    sets = [len(x)] if sets is None else list(sets)
+    sets = [len(x)] if sets is None else sets
     out, mean, variance = _NormPool.apply(x, scale, shift, epsilon, sets)[:3]  # type: ignore[index]
     return out, mean, variance
 

@@ -161,16 +161,21 @@ def put_back_silent(study: Study) -> int:
 
     One whose machine was only silent for long is done twice, and the later one counts.
     """
-    running = optuna_module().trial.TrialState.RUNNING
     end = time.monotonic() + NAMELESS
-    at_work = [t for t in counted(study) if t.state == running]
-    while any("who" not in t.user_attrs for t in at_work) and time.monotonic() < end:
+    begun = _begun(study)
+    while any("who" not in t.user_attrs for t in begun) and time.monotonic() < end:
         time.sleep(0.05)
-        at_work = [t for t in counted(study) if t.state == running]
-    gone = [t for t in at_work if not _alive(t)]
+        begun = _begun(study)
+    gone = [t for t in begun if not _alive(t)]
     for trial in gone:
         put_back(study, trial, place_of(study, trial))
     return len(gone)
+
+
+def _begun(study: Study) -> list[FrozenTrial]:
+    """The trials that count and are not over."""
+    running = optuna_module().trial.TrialState.RUNNING
+    return [trial for trial in counted(study) if trial.state == running]
 
 
 def _alive(trial: FrozenTrial) -> bool:

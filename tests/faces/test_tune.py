@@ -34,6 +34,18 @@ SEARCH = (
     *("--search", "learner.inner_lr=log:0.001:0.05", "learner.first_order=true,false", "train.lr=log:0.003:0.1"),
     *DEFAULTS,
 )
+LINGERS = """
+import time, optuna
+from quickstudy.cli.main import program
+
+def report(trial, *found, plain=optuna.Trial.report):
+    plain(trial, *found)
+    time.sleep(2 if trial.number == 2 else 0)
+
+optuna.Trial.report = report
+program()
+"""
+"""`quickstudy` whose third trial takes its time: a trial is over sooner than a signal comes."""
 HYPERBAND = ("--confirm", "0", "--pruner", "hyperband")
 
 
@@ -108,7 +120,7 @@ def test_halving_stops_trials_early_and_never_the_defaults(whole: Path) -> None:
 def test_a_study_that_was_broken_off_goes_on_to_the_same_trials(
     whole: Path, tmp_path: Path, number: int, code: int
 ) -> None:
-    command = [sys.executable, "-m", "quickstudy", *SHORT, *SEARCH, "--confirm", "0", "--out", str(tmp_path)]
+    command = [sys.executable, "-c", LINGERS, *SHORT, *SEARCH, "--confirm", "0", "--out", str(tmp_path)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     journal = tmp_path / "study.journal"
     # the third trial is at work as soon as it has reported once (operation 7 of Optuna's journal)

@@ -11,23 +11,26 @@ from peers import plain_loop
 from torch.utils.flop_counter import FlopCounterMode
 from workloads import Workload
 
-PRODUCTS = (512, 1024, 2048)
+PRODUCTS = {"cpu": (512, 1024, 2048), "cuda": (2048, 4096, 8192)}
 """Sides of the square matrices."""
-CONVOLUTIONS = ((75, 64, 28), (75, 64, 14), (300, 64, 14), (16, 64, 56), (32, 128, 28))
+CONVOLUTIONS = {
+    "cpu": ((75, 64, 28), (75, 64, 14), (300, 64, 14), (16, 64, 56), (32, 128, 28)),
+    "cuda": ((600, 64, 14), (2400, 64, 14), (4096, 64, 28), (1024, 256, 28)),
+}
 """Images, channels in and out, and pixels a side; 3 x 3 kernels, channels_last."""
 TRIALS = 7
 
 
-def ceilings() -> dict[str, float]:
+def ceilings(device: str = "cpu") -> dict[str, float]:
     """The best GFLOP/s that torch reaches in float32, shape by shape."""
     found = {}
     with torch.no_grad():
-        for n in PRODUCTS:
-            a, b = torch.randn(n, n), torch.randn(n, n)
+        for n in PRODUCTS[device]:
+            a, b = (torch.randn(n, n, device=device) for _ in range(2))
             found[f"matrix product, {n} x {n}"] = 2 * n**3 / _fastest(lambda a=a, b=b: a @ b) / 1e9
-        for images, channels, side in CONVOLUTIONS:
-            x = torch.randn(images, channels, side, side).contiguous(memory_format=torch.channels_last)
-            kernel = torch.randn(channels, channels, 3, 3).contiguous(memory_format=torch.channels_last)
+        for images, channels, side in CONVOLUTIONS[device]:
+            x = torch.randn(images, channels, side, side, device=device).contiguous(memory_format=torch.channels_last)
+            kernel = torch.randn(channels, channels, 3, 3, device=device).contiguous(memory_format=torch.channels_last)
             work = 2 * images * channels**2 * 9 * side**2
             spent = _fastest(lambda x=x, kernel=kernel: torch.conv2d(x, kernel, padding=1))
             found[f"convolution, {images} x {channels} x {side} x {side}"] = work / spent / 1e9
@@ -51,5 +54,7 @@ def _fastest(run: Callable[[], object]) -> float:
     for _ in range(TRIALS):
         begin = time.perf_counter()
         run()
+        if torch.cuda.is_initialized():
+            torch.cuda.synchronize()
         spent.append(time.perf_counter() - begin)
     return min(spent)

@@ -89,16 +89,7 @@ def main() -> None:
     options["cpu_seconds"] = (time.process_time() - begin) * options.get("devices", 1)
     threads = torch.get_num_threads()
     torch.set_num_threads(os.cpu_count() or 1)
-    rows = {}
-    for way, shot in shapes:
-        found = qs.evaluate(learner, source.reshaped(way=way, shot=shot, query=15), "test", tasks=args.tasks)
-        key = f"{way}-way {shot}-shot"
-        rows[key] = {**json_scores(found), "ece": found.ece, "published": PUBLISHED[args.row].get(key)}
-        for name in ("logistic", "centroid"):
-            plain = qs.make(name, source.reshaped(way=way).spec)
-            met = qs.evaluate(plain, source.reshaped(way=way, shot=shot, query=15), "test", tasks=args.tasks)
-            rows[key][name] = json_scores(met)["accuracy"]
-        print(key, found, f"(published {rows[key]['published']})")
+    rows = scored(learner, source, shapes, args.tasks, PUBLISHED[args.row])
     write(
         f"omniglot_{args.row}",
         {
@@ -113,6 +104,23 @@ def main() -> None:
             "threads": threads,
         },
     )
+
+
+def scored(
+    learner: qs.MetaLearner, source: qs.Source, shapes: list[tuple[int, int]], tasks: int, published: dict[str, str]
+) -> dict[str, dict[str, Any]]:
+    """The measures of every (way, shot) on unseen characters, and those of plain baselines on the same tasks."""
+    rows = {}
+    for way, shot in shapes:
+        asked = source.reshaped(way=way, shot=shot, query=15)
+        found = qs.evaluate(learner, asked, "test", tasks=tasks)
+        key = f"{way}-way {shot}-shot"
+        rows[key] = {**json_scores(found), "ece": found.ece, "published": published.get(key)}
+        for name in ("logistic", "centroid"):
+            met = qs.evaluate(qs.make(name, asked.spec), asked, "test", tasks=tasks)
+            rows[key][name] = json_scores(met)["accuracy"]
+        print(key, found, f"(published {rows[key]['published']})")
+    return rows
 
 
 if __name__ == "__main__":

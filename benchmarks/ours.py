@@ -39,7 +39,7 @@ def build(work: Workload, dtype: torch.dtype, compiled: bool = False) -> Built:
     tasks = qs.Task(qs.examples(batch.support_x, batch.support_y), qs.examples(batch.query_x, batch.query_y))
     if work.method == "evaluate":
         return evaluation(work, made, tasks, compiled)
-    outer = outer_step(made.train(), compiled)
+    outer = outer_step(made.train(), compiled, work.device)
     optimizer = torch.optim.AdamW(outer.parameters, lr=1e-3, weight_decay=0.0, fused=True)
 
     def step() -> None:
@@ -101,7 +101,7 @@ def learner(work: Workload, dtype: torch.dtype) -> qs.MetaLearner:
     with torch.no_grad():
         for key, parameter in own.items():
             parameter.copy_(weights[key])
-    return made.to(dtype)
+    return made.to(work.device, dtype)
 
 
 def parameters(made: qs.MetaLearner) -> dict[str, torch.nn.Parameter]:
@@ -109,8 +109,8 @@ def parameters(made: qs.MetaLearner) -> dict[str, torch.nn.Parameter]:
     return {name.removeprefix("net."): parameter for name, parameter in made.named_parameters()}
 
 
-def outer_step(made: qs.MetaLearner, compiled: bool) -> Outer:
+def outer_step(made: qs.MetaLearner, compiled: bool, device: str) -> Outer:
     """The outer step as `quickstudy.train` makes it, and the one place that asks for a compiled one."""
-    fabric = Fabric(accelerator="cpu", devices=1, precision="32-true")
+    fabric = Fabric(accelerator=device, devices=1, precision="32-true")
     fabric.launch()
     return Outer(fabric, fabric.setup_module(made), made, clip=None, accumulate=1, mixed=False, compile=compiled)

@@ -6,10 +6,12 @@ They take turns: a process works while it is asked something, and sleeps while a
 from __future__ import annotations
 
 import gc
+import math
 import multiprocessing
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -41,10 +43,10 @@ def builder(name: str, method: str) -> Builder | str:
 class Player:
     """One implementation, with `threads` threads."""
 
-    def __init__(self, name: str, threads: int):
+    def __init__(self, name: str, threads: int, device: str = "cpu"):
         started = multiprocessing.get_context("spawn")
         self.here, there = started.Pipe()
-        self.process = started.Process(target=_play, args=(name, threads, there), daemon=True)
+        self.process = started.Process(target=_play, args=(name, threads, device, there), daemon=True)
         self.process.start()
         there.close()
 
@@ -53,13 +55,17 @@ class Player:
 
         None if it does not offer the method.
         """
-        return self._ask("check", key, {name: value.numpy() for name, value in reference.items()})
+        return self._ask("check", key, {name: value.cpu().numpy() for name, value in reference.items()})
 
     def time(self, times: int) -> float:
         """Seconds of a step of the workload that was checked last, over so many in a row."""
         seconds = self._ask("time", times)
         self._come_to_rest()
         return seconds
+
+    def memory(self) -> float:
+        """Megabytes that a step of the workload that was checked last takes of a GPU at most, above what stays."""
+        return self._ask("memory")
 
     def _come_to_rest(self) -> None:
         """Wait until the process does nothing more: some go on for a tenth of a second after a step has returned,
@@ -87,8 +93,10 @@ def _processor_time(process: int | None) -> list[str]:
     return place.read_text().rsplit(")", 1)[1].split()[11:13] if place.exists() else []
 
 
-def _play(name: str, threads: int, there: Connection) -> None:
+def _play(name: str, threads: int, device: str, there: Connection) -> None:
     torch.set_num_threads(threads)
+    if device != "cpu":
+        torch.set_float32_matmul_precision("high")  # convolutions, and JAX, take tf32 of themselves
     step: Step | None = None
     with suppress(EOFError, KeyboardInterrupt):
         while True:
@@ -96,15 +104,17 @@ def _play(name: str, threads: int, there: Connection) -> None:
             if kind == "time":
                 assert step is not None
                 there.send(timed(step, *rest))
+            elif kind == "memory":
+                there.send(_held(step) if step else math.nan)
             else:
                 step = None
                 gc.collect()
-                found, step = _check(name, *rest)
+                found, step = _check(name, device, *rest)
                 there.send(found)
 
 
-def _check(name: str, key: str, numbers: dict[str, Any]) -> tuple[dict[str, Any] | None, Step | None]:
-    work, reference = WORKLOADS[key], {name: torch.from_numpy(value) for name, value in numbers.items()}
+def _check(name: str, device: str, key: str, numbers: dict[str, Any]) -> tuple[dict[str, Any] | None, Step | None]:
+    work, reference = replace(WORKLOADS[key], device=device), {name: torch.from_numpy(value) for name, value in numbers.items()}
     build = builder(name, work.method)
     if isinstance(build, str):
         return None, None  # not there, which the table of versions says, or without this method
@@ -117,6 +127,7 @@ def _check(name: str, key: str, numbers: dict[str, Any]) -> tuple[dict[str, Any]
         built = build(work, torch.float32)
         found["float32_error"] = distance(built.result(), reference)
         built.step()
+        _wait()
         found["first_seconds"] = time.perf_counter() - start
         return found, built.step
     except Missing as error:
@@ -130,4 +141,18 @@ def timed(step: Step, times: int) -> float:
     begin = time.perf_counter()
     for _ in range(times):
         step()
+    _wait()
     return (time.perf_counter() - begin) / times
+
+
+def _wait() -> None:
+    """Until the GPU has done what it was given, if there is one."""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+
+
+def _held(step: Step) -> float:
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    step()
+    return (torch.cuda.max_memory_allocated() - before) / 1e6

@@ -22,6 +22,7 @@ import sys
 import tempfile
 import time
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,10 @@ def main() -> None:
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, cores()[: args.threads])  # JAX takes as many threads as it may use cores
     torch.set_num_threads(args.threads)
+    if args.device != "cpu":
+        torch.set_float32_matmul_precision("high")
+        # JAX would take most of the GPU's memory for itself
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     names = [name for name in (*OURS, *PEERS) if name in args.implementations]
     if args.peaks:
         print(resident.measure([(key, name) for key in args.rows for name in names], builder))
@@ -59,12 +64,12 @@ def main() -> None:
     programs = tempfile.TemporaryDirectory()
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", programs.name)
     deadline = time.perf_counter() + 60 * args.minutes * (1 - FOR_MEMORY)
-    found: dict[str, Any] = {"ceilings": limits.ceilings(), "rows": {}}
+    found: dict[str, Any] = {"ceilings": limits.ceilings(args.device), "rows": {}}
     best = 1e9 * max(found["ceilings"].values())
     with ExitStack() as stack:
-        players = {name: stack.enter_context(closing(Player(name, args.threads))) for name in names}
+        players = {name: stack.enter_context(closing(Player(name, args.threads, args.device))) for name in names}
         for left, key in zip(range(len(args.rows), 0, -1), args.rows, strict=True):
-            work = WORKLOADS[key]
+            work = replace(WORKLOADS[key], device=args.device)
             flops = limits.counted(work)
             row = {"title": work.title, "mark": work.mark, "mark_compiled": work.mark_compiled, "flops": flops}
             seconds = (deadline - time.perf_counter()) / left
@@ -72,6 +77,7 @@ def main() -> None:
                 **row, "limit_ms": 1e3 * flops / best, "found": measured(work, players, seconds, args.repeats)
             }  # fmt: skip
             report(key, found["rows"][key])
+    args.memory = args.memory and args.device == "cpu"  # that of a GPU was asked for along with the times
     words = ["--rows", *args.rows, "--implementations", *names, "--threads", str(args.threads)]
     for key, row in resident.peaks(Path(__file__), words).items() if args.memory else ():
         for name, megabytes in row.items():
@@ -102,18 +108,20 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rows", nargs="+", choices=WORKLOADS, default=list(WORKLOADS), metavar="ROW")
     parser.add_argument("--implementations", nargs="+", choices=(*OURS, *PEERS), metavar="NAME")
     parser.add_argument("--compiled", action="store_true", help="quickstudy's compiled outer step as well")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--repeats", type=int, default=11, help="timings of each, at most")
     parser.add_argument("--minutes", type=float, default=10, help="fewer repeats if it would take longer")
     parser.add_argument("--threads", type=int, default=len(cores()))
     parser.add_argument("--no-memory", dest="memory", action="store_false", help="leave the peaks of memory out")
     parser.add_argument("--plain-allocator", action="store_true", help="glibc's own settings, which hand memory back")
     parser.add_argument("--again", action="store_true", help="measure some rows of a file again: a run was disturbed")
-    parser.add_argument("--name", default="speed", help="of the file in benchmarks/results")
+    parser.add_argument("--name", help="of the file in benchmarks/results")
     parser.add_argument("--peaks", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.implementations is None:
         args.implementations = ["quickstudy", *PEERS]
     args.implementations += ["quickstudy, compiled"] * args.compiled
+    args.name = args.name or ("speed" if args.device == "cpu" else f"speed_{args.device}")
     return args
 
 
@@ -124,6 +132,9 @@ def measured(work: Workload, players: dict[str, Player], seconds: float, repeats
     asked = {name: player.check(work.key, reference) for name, player in players.items()}
     figures = {name: found for name, found in asked.items() if found is not None}
     ready = {name: players[name] for name, found in figures.items() if "note" not in found}
+    if work.device != "cpu":
+        for name in ready.keys() - {"jax"}:
+            figures[name]["memory_mb"] = players[name].memory()
     for name, spent in interleaved(ready, seconds - (time.perf_counter() - begin), repeats).items():
         low, middle, high = statistics.quantiles(spent, n=4) if len(spent) > 1 else spent * 3
         figures[name] |= {"ms": 1e3 * middle, "quartiles_ms": [1e3 * low, 1e3 * high], "timings": len(spent)}

@@ -35,6 +35,7 @@ class Workload:
     strength, cg_steps: the proximal term and the conjugate gradient steps of iMAML; strong enough a pull that the
         system of every task is positive definite, without which nobody's conjugate gradients mean anything.
     mark, mark_compiled: quickstudy's time over that of the fastest torch peer is to stay below this.
+    device: where batch and weights are.
     """
 
     key: str
@@ -54,6 +55,7 @@ class Workload:
     width: int = 40
     mark: float | None = None
     mark_compiled: float | None = None
+    device: str = "cpu"
 
     @property
     def images(self) -> bool:
@@ -72,14 +74,14 @@ class Workload:
             x = _rounded(rng.uniform(-5.0, 5.0, (self.tasks, self.shot + self.query, 1)))
             y = _rounded(amplitude * np.sin(x - phase))
             parts = (x[:, : self.shot], y[:, : self.shot], x[:, self.shot :], y[:, self.shot :])
-            return Batch(*(torch.from_numpy(part).to(dtype).contiguous() for part in parts))
+            return Batch(*(torch.from_numpy(part).to(self.device, dtype).contiguous() for part in parts))
         patterns = rng.normal(size=(self.tasks, self.way, 1, self.pixels, self.pixels))
         found = []
         for rows in (self.shot, self.query):
             labels = np.tile(np.repeat(np.arange(self.way), rows), (self.tasks, 1))
             x = patterns[np.arange(self.tasks)[:, None], labels]
             x = _rounded(x + rng.normal(size=x.shape))
-            found += [torch.from_numpy(x).to(dtype), torch.from_numpy(labels)]
+            found += [torch.from_numpy(x).to(self.device, dtype), torch.from_numpy(labels).to(self.device)]
         return Batch(*found)
 
     def weights(self) -> dict[str, Tensor]:
@@ -96,7 +98,7 @@ class Workload:
             found[f"norms.{i}.bias"] = np.zeros(self.channels)
         if self.images and self.method != "protonet":
             found |= _linear(rng, "head", self.channels * (self.pixels // 16) ** 2, self.way)
-        return {name: torch.from_numpy(_rounded(value)) for name, value in found.items()}
+        return {name: torch.from_numpy(_rounded(value)).to(self.device) for name, value in found.items()}
 
 
 def _linear(rng: np.random.Generator, name: str, inputs: int, outputs: int) -> dict[str, np.ndarray]:

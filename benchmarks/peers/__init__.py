@@ -59,5 +59,5 @@ def distance(found: Numbers, reference: Numbers) -> float:
     shapes = [{name: tuple(value.shape) for name, value in one.items()} for one in (found, reference)]
     if shapes[0] != shapes[1]:
         raise ValueError(f"other numbers than the reference: {shapes[0].items() ^ shapes[1].items()}")
-    a, b = (torch.cat([one[name].double().flatten() for name in reference]) for one in (found, reference))
+    a, b = (torch.cat([one[name].double().cpu().flatten() for name in reference]) for one in (found, reference))
     return float((a - b).norm() / b.norm())

@@ -41,7 +41,7 @@ def network(work: Workload, dtype: torch.dtype) -> nn.Sequential:
                 module.bias.zero_()
         for name, parameter in named(net).items():
             parameter.copy_(weights[name])
-    return net.to(dtype).train()
+    return net.to(work.device, dtype).train()
 
 
 def named(net: nn.Module) -> dict[str, nn.Parameter]:

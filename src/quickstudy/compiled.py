@@ -21,10 +21,12 @@ from torch.func import functional_call
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from quickstudy.core.device import on_processor
 from quickstudy.core.learner import MetaLearner
 from quickstudy.core.task import Task
 from quickstudy.core.tracing import tracing
 from quickstudy.nets.norm import collect
+from quickstudy.recorded import recorded
 from quickstudy.tasks.download import cache_folder
 
 SHAPES = 4
@@ -92,7 +94,9 @@ class Compiled:
         with torch.no_grad():
             loss, norm, *rest = self.programs[key](self._weights(), leaves)
         count = len(self.trained)
-        return Passed(loss, norm, rest[:count], list(zip(self.layers, rest[count:], strict=True)))
+        # cloned: the next run of a recorded program writes over what this one gave
+        statistics = [seen.clone() for seen in rest[count:]]
+        return Passed(loss, norm, rest[:count], list(zip(self.layers, statistics, strict=True)))
 
     def _compile(self, leaves: list[Tensor], shape: Any) -> Callable[..., list[Tensor]]:
         buffers = dict(self.learner.named_buffers())
@@ -109,6 +113,8 @@ class Compiled:
             norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in filled]))
             return [loss.detach(), norm, *filled, *means]
 
+        if os.environ.get("QS_MODE") == "graph":
+            return recorded(outer, self._weights(), leaves)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             from torch._inductor import config  # not needed unless compiling, and slow to import
@@ -120,20 +126,19 @@ class Compiled:
             traced = make_fx(outer)(weights, leaves)
             # `of` has looked at the shapes: torch need not look again. What calls the kernels is C++ too, which
             # takes no longer to compile and a tenth off a small step
-            options = {"guard_filter_fn": torch.compiler.skip_all_guards_unsafe, "cpp_wrapper": self._on_processor()}
+            options = {"guard_filter_fn": torch.compiler.skip_all_guards_unsafe, "cpp_wrapper": on_processor(next(self.learner.parameters()))}
             program: Any = torch.compile(traced.forward, dynamic=False, options=options)
             with torch.no_grad():
                 program(weights, leaves)
+        if not on_processor(weights[0]):
+            return recorded(program, weights, leaves)
         return program
 
     def _weights(self) -> list[Tensor]:
         return [p.detach() for p in self.trained.values()]
 
     def _convolves(self) -> bool:
-        return self._on_processor() and any(p.dim() == 4 for p in self.learner.parameters())
-
-    def _on_processor(self) -> bool:
-        return next(self.learner.parameters()).device.type == "cpu"
+        return on_processor(next(self.learner.parameters())) and any(p.dim() == 4 for p in self.learner.parameters())
 
     def _refuse(self, why: str) -> None:
         self.refused = why

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from quickstudy.core.device import on_processor
 from quickstudy.core.task import Inputs, State, select
 from quickstudy.core.tracing import is_tracing
 from quickstudy.inner.picked import tell
@@ -43,7 +44,7 @@ def apply_shared(net: nn.Module, x: Inputs, weight: Tensor | None = None) -> Ten
     if weight is not None and _padding_counts(net, weight):
         tell(f"{name}: shared weights, task by task, to keep padding out of the statistics")
         return _without_padding(lambda t, rows: net(rows), x, weight)
-    if _statistics(net):
+    if _statistics(net) and not _at_once(net, x):
         tell(f"{name}: shared weights, task by task, since statistics are of each task")
     else:
         tell(f"{name}: shared weights, the rows of all tasks folded into one batch")
@@ -59,7 +60,8 @@ def apply_per_task(net: nn.Module, weights: State, x: Inputs, weight: Tensor | N
     (evaluation), they are grouped, a few tasks at a time.
 
     A network says what it can do: `per_task(weights, x)` applies the weights of all tasks in one product a layer
-    (small MLPs), `grouped(weights, x)` as one grouped convolution a layer, if `can_group`.
+    (small MLPs), `grouped(weights, x)` as one grouped convolution a layer, if `can_group`, and `at_once(weights, sets)`
+    as one product of patches a layer, which is for GPUs.
     """
     name = type(net).__name__
     # attributes and no Protocol: isinstance of one takes longer than a small network
@@ -68,6 +70,9 @@ def apply_per_task(net: nn.Module, weights: State, x: Inputs, weight: Tensor | N
         tell(f"{name}: weights of each task, all tasks in one batched product a layer")
         return per_task(weights, x)
     padded = weight is not None and _padding_counts(net, weight)
+    if isinstance(x, Tensor) and not padded and _at_once(net, x):
+        tell(f"{name}: weights of each task, all tasks in one batched product a layer")
+        return net.at_once(weights, [x])[0]  # type: ignore[operator]
     grouped: Apply | None = getattr(net, "grouped", None) if getattr(net, "can_group", False) else None
     if grouped is not None and isinstance(x, Tensor) and not padded and _plain(weights):
         tell(f"{name}: weights of each task, up to {GROUP} tasks in one grouped convolution a layer")
@@ -87,6 +92,11 @@ def apply_per_task(net: nn.Module, weights: State, x: Inputs, weight: Tensor | N
     if tasks == 1:
         return call(0, x)
     return torch.cat([call(t, select(x, slice(t, t + 1))) for t in range(tasks)])
+
+
+def _at_once(net: nn.Module, x: Inputs) -> bool:
+    """Whether the network takes these rows of many tasks in one pass, whatever their weights and statistics."""
+    return isinstance(x, Tensor) and not on_processor(x) and hasattr(net, "at_once")
 
 
 def _plain(weights: State) -> bool:

@@ -9,8 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from quickstudy.core.device import on_processor
 from quickstudy.core.errors import UserError
 from quickstudy.core.task import State
+from quickstudy.nets.at_once import block
 from quickstudy.nets.net import After, Net
 from quickstudy.nets.norm import ChannelNorm, Norm
 from quickstudy.nets.norm_pool import room
@@ -69,7 +71,7 @@ class Conv4(Net):
     @property
     def chunk(self) -> int | None:  # type: ignore[override]
         # one task's activations fit the cache, and memory stays flat in the meta-batch
-        return 1 if not torch.cuda.is_available() else None
+        return 1 if on_processor(self.kernels[0]) else None
 
     def forward(self, x: Tensor, after: After | None = None) -> Tensor:
         """after: put behind every block."""
@@ -77,6 +79,8 @@ class Conv4(Net):
 
     def apart(self, sets: Sequence[Tensor], after: After | None = None) -> list[Tensor]:
         """forward of several sets of rows, (task, n, c, h, w) each, in one pass: each with statistics of its own."""
+        if after is None and not on_processor(sets[0]):
+            return self.at_once(dict(self.named_parameters()), sets)
         tasks = len(sets[0])
         batch_statistics = any(n.uses_batch_statistics for n in self.norms)
         if batch_statistics and tasks > 1:
@@ -93,6 +97,22 @@ class Conv4(Net):
         h = h if self.head is None else self.head(h)
         found = [h] if sizes is None else h.split(sizes)
         return [out.unflatten(0, x.shape[:2]) for out, x in zip(found, sets, strict=True)]
+
+    def at_once(self, weights: State, sets: Sequence[Tensor]) -> list[Tensor]:
+        """`apart` for all tasks at once, with these weights for all or with (task, *shape) of each task's own."""
+        sizes = [x.shape[1] for x in sets]
+        h = sets[0] if len(sets) == 1 else torch.cat(list(sets), 1)
+        h = channels_last(h.flatten(0, 1)).unflatten(0, h.shape[:2])
+        for i, norm in enumerate(self.norms):
+            assert isinstance(norm, ChannelNorm)
+            scale, shift = weights[f"norms.{i}.weight"], weights[f"norms.{i}.bias"]
+            h = block(h, weights[f"kernels.{i}"], norm, scale, shift, self.pool, sizes if len(sets) > 1 else None)
+        h = h.flatten(2) if self.pool == "max" else h.mean((3, 4))
+        if self.head is not None:
+            weight, bias = weights["head.weight"], weights["head.bias"]
+            own = weight.dim() == 3
+            h = torch.baddbmm(bias.unsqueeze(1), h, weight.transpose(1, 2)) if own else F.linear(h, weight, bias)
+        return list(h.split(sizes, 1))
 
     @property
     def can_group(self) -> bool:

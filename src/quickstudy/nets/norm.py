@@ -112,6 +112,41 @@ class ChannelNorm(nn.Module):
         mean, variance = self._averages(weight)
         return affine(F.max_pool2d(convolve(kernel), 2), mean * turned, variance, weight, bias, self.epsilon)
 
+    def at_once(
+        self,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        kept: Tensor | None = None,
+        sign: Tensor | None = None,
+        sets: list[int] | None = None,
+    ) -> Tensor:
+        """forward for (task, n, channels, h, w), each task by itself; weight and bias (channels,) or (task, channels).
+
+        kept: what is normalised in place of x, by the statistics of x (what a pool took of it). sign: of each
+        channel, where x is its negative. sets: how many rows of a task, one after the other, are normalised by
+        themselves; all together if None. In single precision at least.
+        """
+        kept = x if kept is None else kept
+        if sets is not None and self.uses_batch_statistics:
+            parts = zip(x.split(sets, 1), kept.split(sets, 1), strict=True)
+            return torch.cat([self.at_once(rows, weight, bias, few, sign) for rows, few in parts], 1)
+        precise = torch.float64 if x.dtype == torch.float64 else torch.float32
+        x, kept = x.to(precise), kept.to(precise)
+        scale, shift = _across(weight.to(precise)), _across(bias.to(precise))
+        if self.norm == "group":
+            return F.group_norm(kept.flatten(0, 1), self.groups, eps=self.epsilon).view_as(kept) * scale + shift
+        turned = torch.ones_like(self.weight) if sign is None else sign
+        if self.uses_batch_statistics:
+            variance, mean = torch.var_mean(x, (1, 3, 4), correction=0, keepdim=True)
+            if self._store is not None:
+                size = x.numel() // mean.numel()
+                seen = mean.flatten(1) * turned, variance.flatten(1) * (size / max(size - 1, 1))
+                self._store.append(torch.stack([values.detach().mean(0) for values in seen]))
+        else:
+            mean, variance = _across(self.mean * turned), _across(self.variance)
+        return (kept - mean) * ((variance + self.epsilon).rsqrt() * scale) + shift
+
     def _tasks(self, weight: Tensor) -> int:
         """Of how many tasks the channels stand side by side that are scaled by `weight`."""
         return len(weight) // len(self.weight)
@@ -126,6 +161,11 @@ class ChannelNorm(nn.Module):
         """Where the training loop wants to have what this layer sees."""
         store = _collected.get()
         return None if store is None or self.norm != "running" else store.setdefault(self, [])
+
+
+def _across(values: Tensor) -> Tensor:
+    """(channels,) or (task, channels) beside images (task, n, channels, h, w)."""
+    return values.reshape(-1, 1, values.shape[-1], 1, 1)
 
 
 class RunningMean(nn.Module):

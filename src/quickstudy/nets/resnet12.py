@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from quickstudy.core.device import on_processor
 from quickstudy.core.errors import UserError
 from quickstudy.nets.conv4 import channels_last
 from quickstudy.nets.net import Net
@@ -54,7 +55,7 @@ class ResNet12(Net):
 
     @property
     def chunk(self) -> int | None:  # type: ignore[override]
-        return 1 if not torch.cuda.is_available() else None
+        return 1 if on_processor(next(self.parameters())) else None
 
     def forward(self, x: Tensor) -> Tensor:
         batch_statistics = any(getattr(m, "uses_batch_statistics", False) for m in self.modules())

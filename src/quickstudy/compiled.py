@@ -109,7 +109,7 @@ class Compiled:
                 grads = torch.autograd.grad(loss, weights, allow_unused=True)
             self.layers = list(seen)
             means = [torch.stack(values).mean(0) for values in seen.values()]
-            filled = [torch.zeros_like(w) if g is None else g for w, g in zip(weights, grads, strict=True)]
+            filled = [torch.zeros_like(w) if g is None else _as(g, w) for w, g in zip(weights, grads, strict=True)]
             norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in filled]))
             return [loss.detach(), norm, *filled, *means]
 
@@ -149,3 +149,8 @@ class Compiled:
             stacklevel=2,
         )
 
+
+
+def _as(grad: Tensor, weight: Tensor) -> Tensor:
+    """The gradient laid out as its weight is, which the fused optimiser asks for."""
+    return grad if grad.stride() == weight.stride() else torch.empty_like(weight).copy_(grad)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, cast
@@ -12,6 +13,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from quickstudy.compiled import Compiled
+from quickstudy.core.device import on_processor
 from quickstudy.core.errors import UserError
 from quickstudy.core.learner import MetaLearner
 from quickstudy.core.source import Source
@@ -86,8 +88,11 @@ class Outer:
         elif self.fabric.device.type == "mps":
             torch.mps.manual_seed(number)
 
-    def gradient(self, tasks: Task, stop: bool) -> Found:
-        """Put the gradient of the mean loss into the parameters, part by part, and clip it."""
+    def gradient(self, tasks: Task, stop: bool, meanwhile: Callable[[], object] | None = None) -> Found:
+        """Put the gradient of the mean loss into the parameters, part by part, and clip it.
+
+        meanwhile: what can be done beside a GPU that is at work.
+        """
         count = tasks.query.tasks
         size = min(math.ceil(count / self.accumulate), self.learner.chunk or count)
         total, norm = torch.zeros((), dtype=self.dtype, device=self.fabric.device), None
@@ -111,7 +116,10 @@ class Outer:
             total, stop = both[0], bool(both[1] > 0)
             statistics = [(layer, self._mean(values)) for layer, values in statistics]
         norm = self._clipped(norm if size >= count and not self.shared else None)
-        return Found(float(total), norm, statistics, stop)
+        if meanwhile is not None and not on_processor(total):
+            meanwhile()
+        numbers = torch.stack([total, norm.to(total)]).tolist()  # at once: each look waits for the device
+        return Found(*numbers, statistics, stop)
 
     def _add(self, part: Task, share: float | None, seen: Seen, last: bool) -> tuple[Tensor, Tensor | None]:
         """Add the gradient of a part's mean loss to that in the parameters; its loss. Both times `share`.
@@ -185,13 +193,13 @@ class Outer:
     def _mean(self, values: Tensor) -> Tensor:
         return cast(Tensor, self.fabric.all_reduce(values, reduce_op="mean"))
 
-    def _clipped(self, norm: Tensor | None) -> float:
+    def _clipped(self, norm: Tensor | None) -> Tensor:
         """The norm of the whole gradient, before it is clipped here; None: still to be found."""
         if norm is None:
             norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
         if self.clip is not None:
             torch.nn.utils.clip_grads_with_norm_(self.parameters, self.clip, norm)
-        return float(norm)
+        return norm
 
 
 def rate(step: int, steps: int, warmup: int, schedule: str) -> float:

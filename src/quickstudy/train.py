@@ -15,7 +15,7 @@ import torch
 from lightning_fabric import Fabric
 
 from quickstudy import checkpoint
-from quickstudy.ahead import ahead
+from quickstudy.ahead import Ahead
 from quickstudy.core.catalogue import describe
 from quickstudy.core.errors import UserError
 from quickstudy.core.learner import MetaLearner
@@ -216,7 +216,7 @@ def train(
     if resume and not todo:
         _say(fabric, f"the run in {folder} is finished ({place.step} steps): its best weights are loaded.")
     place.stopped = "" if todo else place.stopped if place.stopped == "early" else "finished"
-    drawn = ahead(lambda step: outer.tasks(source, meta_batch, pooled_rows, source.rng(seed, "train", step)), todo)
+    drawn = Ahead(lambda step: outer.tasks(source, meta_batch, pooled_rows, source.rng(seed, "train", step)), todo)
     unit = "rows" if learner.pooled else "tasks"
     with (
         interruptible(fabric.is_global_zero) as interrupted,
@@ -232,7 +232,7 @@ def train(
             # whatever a learner draws for itself (dropout, say) also depends on (seed, step) alone
             outer.seed((seed * 1_000_003 + step) * 997)
             optimizer.zero_grad()
-            found = outer.gradient(tasks, interrupted())
+            found = outer.gradient(tasks, interrupted(), drawn.look)
             if not found.finite:
                 outer.seed((seed * 1_000_003 + step) * 997)
                 error = outer.explain(tasks, found, step, seed)

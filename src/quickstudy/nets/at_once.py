@@ -1,16 +1,17 @@
 """Blocks of a convolutional network for many tasks at once, which is what keeps a GPU busy.
 
 On a processor tasks take turns, since what one of them holds fits its cache. A GPU waits for whoever starts its
-kernels, so here the rows of all tasks are in every one of them: images are (task, n, channels, h, w), laid out with
-the channels last, each task with statistics of its own, and with kernels of its own where it has them.
+kernels, so here the rows of all tasks are in every one of them, each task with statistics of its own, and with kernels
+of its own where it has them: then the channels of all tasks stand side by side in one grouped convolution.
 
-Kernels of each task's own are one batched matrix product of patches and kernels, whose derivatives of every order are
-batched products too; those of a grouped convolution are slow.
+torch takes the second derivative of a grouped convolution group by group. It need not: convolution, the gradient of its
+input and that of its kernel are the three sides of one product of three, <conv(x, w), g>, and the derivatives of each
+are the other two.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +20,7 @@ from torch import Tensor
 from quickstudy.nets.norm import ChannelNorm
 
 Pool = Literal["max", "stride"]
+aten: Any = torch.ops.aten
 
 
 def block(
@@ -39,64 +41,115 @@ def block(
     if pool == "stride":
         return torch.relu(norm.at_once(convolved(x, kernel, 2), scale, shift, sets=sets))
     if norm.norm == "group":
-        return _pooled(torch.relu(norm.at_once(convolved(x, kernel), scale, shift, sets=sets)))
+        return pooled(torch.relu(norm.at_once(convolved(x, kernel), scale, shift)), kernel)
+    import os
+    if os.environ.get("QS_NP") and norm.uses_batch_statistics and (kernel.dim() == 5 or len(x) == 1):
+        from quickstudy.nets.norm_pool import norm_pool
+        cl = torch.channels_last
+        rows = _rows(x, kernel)
+        if kernel.dim() == 4:
+            made = F.conv2d(rows, kernel.contiguous(memory_format=cl), padding=1)
+            return _back(torch.relu(norm_pool(made, scale, shift, norm.epsilon, sets)[0]), x, kernel)
+        made = _Convolved.apply(rows.contiguous(memory_format=cl), kernel.flatten(0, 1).contiguous(memory_format=cl), _How(1, len(x)))
+        made = made.contiguous(memory_format=cl)
+        return _back(torch.relu(norm_pool(made, scale.flatten(), shift.flatten(), norm.epsilon, None)[0]), x, kernel)
     # the pool keeps what is largest, and so it does after a scale that is not negative: a kernel of the other sign
     # stands in for a negative one, and a quarter of the data is left to normalise
     sign = torch.where(scale.detach() < 0, -1.0, 1.0).to(scale.dtype)
     made = convolved(x, kernel * sign[..., None, None, None])
-    return torch.relu(norm.at_once(made, scale * sign, shift, _pooled(made), sign, sets))
+    return torch.relu(norm.at_once(made, scale * sign, shift, pooled(made, kernel), sign, sets))
 
 
 def convolved(x: Tensor, kernel: Tensor, stride: int = 1) -> Tensor:
     """conv2d with padding 1 of images (task, n, c, h, w), by one kernel for all or by one a task."""
     if kernel.dim() == 4:
         laid = kernel.contiguous(memory_format=torch.channels_last)
-        return F.conv2d(x.flatten(0, 1), laid, stride=stride, padding=1).unflatten(0, x.shape[:2])
-    patches: Tensor = _Patches.apply(x.permute(0, 1, 3, 4, 2), stride)  # type: ignore[assignment]
-    tasks, n, height, width = patches.shape[:4]
-    matrix = kernel.permute(0, 3, 4, 2, 1).flatten(1, 3)
-    made = torch.bmm(patches.view(tasks, n * height * width, -1), matrix)
-    return made.view(tasks, n, height, width, -1).permute(0, 1, 4, 2, 3)
+        return _back(F.conv2d(_rows(x, kernel), laid, stride=stride, padding=1), x, kernel)
+    made: Tensor = _Convolved.apply(_rows(x, kernel), kernel.flatten(0, 1), _How(stride, len(x)))  # type: ignore[assignment]
+    return _back(made, x, kernel)
 
 
-def _pooled(x: Tensor) -> Tensor:
-    return F.max_pool2d(x.flatten(0, 1), 2).unflatten(0, x.shape[:2])
+def pooled(x: Tensor, kernel: Tensor) -> Tensor:
+    """2x2 max-pool of what the kernel made."""
+    return _back(F.max_pool2d(_rows(x, kernel), 2), x, kernel)
 
 
-class _Patches(torch.autograd.Function):
-    """What a 3x3 kernel meets: (task, n, h, w, c) -> (task, n, h', w', 3, 3, c), the edges padded with zeros."""
+def _rows(x: Tensor, kernel: Tensor) -> Tensor:
+    """Images in a batch as torch takes them: (task * n, c, h, w), or (n, task * c, h, w) for kernels of each task's own;
+    a view of what came from such a one."""
+    return x.flatten(0, 1) if kernel.dim() == 4 else x.transpose(0, 1).flatten(1, 2)
+
+
+def _back(rows: Tensor, x: Tensor, kernel: Tensor) -> Tensor:
+    """`_rows` undone, for tasks and rows as in x."""
+    if kernel.dim() == 4:
+        return rows.unflatten(0, x.shape[:2])
+    return rows.unflatten(1, (len(x), -1)).transpose(0, 1)
+
+
+class _How(NamedTuple):
+    stride: int
+    groups: int
+
+
+class _Convolved(torch.autograd.Function):
+    """conv(x, w): x (n, groups * c, h, w), w (groups * o, c, 3, 3)."""
 
     @staticmethod
-    def forward(x: Tensor, stride: int) -> Tensor:
-        windows = F.pad(x, (0, 0, 1, 1, 1, 1)).unfold(2, 3, stride).unfold(3, 3, stride)
-        return windows.permute(0, 1, 2, 3, 5, 6, 4).contiguous()
+    def forward(x: Tensor, w: Tensor, how: _How) -> Tensor:
+        return F.conv2d(x, w, stride=how.stride, padding=1, groups=how.groups)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, int], output: Tensor) -> None:
-        ctx.size, ctx.stride = inputs[0].shape[2:4], inputs[1]
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, _How], output: Tensor) -> None:
+        ctx.how = inputs[2]
+        ctx.save_for_backward(*inputs[:2])
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
-        return _Folded.apply(grads[0], ctx.stride, *ctx.size), None
+        (x, w), (g,), wanted = ctx.saved_tensors, grads, ctx.needs_input_grad
+        dx = _OfInput.apply(g, w, x.shape, ctx.how) if wanted[0] else None
+        return dx, _OfKernel.apply(x, g, w.shape, ctx.how) if wanted[1] else None, None
 
 
-class _Folded(torch.autograd.Function):
-    """The transpose: every pixel gets the sum of what stands in its place in all patches."""
+class _OfInput(torch.autograd.Function):
+    """The gradient of x: (g, w) -> the dx for which <conv(x, w), g> = <x, dx>."""
 
     @staticmethod
-    def forward(patches: Tensor, stride: int, height: int, width: int) -> Tensor:
-        tasks, n, high, wide = patches.shape[:4]
-        padded = patches.new_zeros(tasks, n, height + 2, width + 2, patches.shape[-1])
-        for i in range(3):
-            for j in range(3):
-                rows, columns = (slice(at, at + stride * (size - 1) + 1, stride) for at, size in ((i, high), (j, wide)))
-                padded[:, :, rows, columns] += patches[:, :, :, :, i, j]
-        return padded[:, :, 1:-1, 1:-1]
+    def forward(g: Tensor, w: Tensor, shape: torch.Size, how: _How) -> Tensor:
+        return _gradient(g, g.new_empty(1).expand(shape), w, how, 0)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.stride = inputs[1]
+        ctx.how = inputs[3]
+        ctx.save_for_backward(*inputs[:2])
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
-        return _Patches.apply(grads[0], ctx.stride), None, None, None
+        (g, w), (u,), wanted = ctx.saved_tensors, grads, ctx.needs_input_grad
+        dg = _Convolved.apply(u, w, ctx.how) if wanted[0] else None
+        return dg, _OfKernel.apply(u, g, w.shape, ctx.how) if wanted[1] else None, None, None
+
+
+class _OfKernel(torch.autograd.Function):
+    """The gradient of w: (x, g) -> the dw for which <conv(x, w), g> = <w, dw>."""
+
+    @staticmethod
+    def forward(x: Tensor, g: Tensor, shape: torch.Size, how: _How) -> Tensor:
+        return _gradient(g, x, g.new_empty(1).expand(shape), how, 1)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.how = inputs[3]
+        ctx.save_for_backward(*inputs[:2])
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
+        (x, g), (v,), wanted = ctx.saved_tensors, grads, ctx.needs_input_grad
+        dx = _OfInput.apply(g, v, x.shape, ctx.how) if wanted[0] else None
+        return dx, _Convolved.apply(x, v, ctx.how) if wanted[1] else None, None, None
+
+
+def _gradient(g: Tensor, x: Tensor, w: Tensor, how: _How, which: int) -> Tensor:
+    wanted = [number == which for number in range(3)]
+    strides = [how.stride] * 2
+    return aten.convolution_backward(g, x, w, None, strides, [1, 1], [1, 1], False, [0, 0], how.groups, wanted)[which]

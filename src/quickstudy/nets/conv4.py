@@ -102,7 +102,8 @@ class Conv4(Net):
         """`apart` for all tasks at once, with these weights for all or with (task, *shape) of each task's own."""
         sizes = [x.shape[1] for x in sets]
         h = sets[0] if len(sets) == 1 else torch.cat(list(sets), 1)
-        h = channels_last(h.flatten(0, 1)).unflatten(0, h.shape[:2])
+        if weights["kernels.0"].dim() == 4:
+            h = channels_last(h.flatten(0, 1)).unflatten(0, h.shape[:2])
         for i, norm in enumerate(self.norms):
             assert isinstance(norm, ChannelNorm)
             scale, shift = weights[f"norms.{i}.weight"], weights[f"norms.{i}.bias"]

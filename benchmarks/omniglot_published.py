@@ -1,11 +1,11 @@
 """Omniglot by the protocols of the papers, and how long it takes to their accuracy; meant for a GPU.
 
-    python benchmarks/omniglot_published.py protonet           # 20,000 steps
+    python benchmarks/omniglot_published.py protonet           # 10,000 steps
     python benchmarks/omniglot_published.py maml               # 60,000 steps of 32 tasks, second order
     python benchmarks/omniglot_published.py maml --score       # its best weights on the test characters
 
 Each writes benchmarks/results/omniglot_published_<row>.json. The time to the published accuracy is that at which the
-validation characters were first answered so well, on 600 tasks every thousand steps; drawing tasks, validation and
+validation characters were first answered so well, on 600 tasks every so many steps; drawing tasks, validation and
 compiling are in it. The test characters are scored once, at the end, with the plain baselines beside; no GPU is needed
 for that.
 """
@@ -36,7 +36,8 @@ DIFFERENCES = {
     "maml": "The weights of the best validation instead of the last; scored with 15 queries a class (the paper: 1), which "
     "its batch statistics look at together; the Vinyals split instead of 1,200 random characters.",
 }
-STEPS = {"protonet": 20_000, "maml": 60_000}
+STEPS = {"protonet": 10_000, "maml": 60_000}
+VALID_EVERY = {"protonet": 500, "maml": 2000}
 
 
 def protonet(data: str, options: dict[str, Any]) -> tuple[Run, qs.Source]:
@@ -70,7 +71,7 @@ def history(run: Run) -> list[dict[str, float]]:
 def trained(row: str, args: argparse.Namespace) -> None:
     """Train, and write what the way there was."""
     torch.manual_seed(0)
-    options = {"steps": args.steps or STEPS[row], "lr": 1e-3, "valid_every": 1000, "valid_tasks": args.tasks}
+    options = {"steps": args.steps or STEPS[row], "lr": 1e-3, "valid_every": VALID_EVERY[row], "valid_tasks": args.tasks}
     how = {"accelerator": args.accelerator, "compile": True, "save_every": 5000}
     run, source = ROWS[row](args.data, {**options, **how, "out": args.out / f"published_{row}", "overwrite": True})
     valid, mark = history(run), float(PUBLISHED[row]["5-way 1-shot"].split()[0]) / 100

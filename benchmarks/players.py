@@ -95,8 +95,6 @@ def _processor_time(process: int | None) -> list[str]:
 
 def _play(name: str, threads: int, device: str, there: Connection) -> None:
     torch.set_num_threads(threads)
-    if device != "cpu":
-        torch.set_float32_matmul_precision("high")  # convolutions, and JAX, take tf32 of themselves
     step: Step | None = None
     with suppress(EOFError, KeyboardInterrupt):
         while True:

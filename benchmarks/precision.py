@@ -29,16 +29,16 @@ LEARNERS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 
 def gradient(learner: qs.MetaLearner, tasks: qs.Task, half: bool = False) -> torch.Tensor:
-    with torch.autocast("cpu", torch.bfloat16, enabled=half):
+    with torch.autocast(tasks.query.y.device.type, torch.bfloat16, enabled=half):
         loss = learner(tasks)
     return torch.cat([g.flatten().double() for g in torch.autograd.grad(loss, list(learner.parameters()))])
 
 
-def error(name: str, options: dict[str, Any], source: qs.Source) -> dict[str, float]:
+def error(name: str, options: dict[str, Any], source: qs.Source, device: str) -> dict[str, float]:
     """The relative error of one meta-gradient at the start, |g - g64| / |g64|, of each precision."""
     torch.manual_seed(0)
-    learner = qs.make(name, source.spec, **options).train()
-    tasks = source.sample("train", 1, source.rng(0))
+    learner = qs.make(name, source.spec, **options).train().to(device)
+    tasks = map_tensors(source.sample("train", 1, source.rng(0)), lambda t: t.to(device))
     single, half = gradient(learner, tasks), gradient(learner, tasks, half=True)
     exact = gradient(learner.double(), map_tensors(tasks, lambda t: t.double() if t.is_floating_point() else t))
     return {key: float((g - exact).norm() / exact.norm()) for key, g in (("float32", single), ("bfloat16", half))}
@@ -49,6 +49,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--tasks", type=int, default=600)
     parser.add_argument("--learners", nargs="+", choices=LEARNERS, default=list(LEARNERS), metavar="LEARNER")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     args = parser.parse_args()
     rows = {}
     for title in args.learners:
@@ -59,7 +60,8 @@ def main() -> None:
         for precision in ("32-true", "bf16-mixed"):
             torch.manual_seed(0)
             learner = qs.make(name, source.spec, **options)
-            run = qs.train(learner, source, args.steps, 4, lr=2e-3, valid_every=0, precision=precision)  # type: ignore[arg-type]
+            how: dict[str, Any] = {"precision": precision, "accelerator": args.device, "compile": args.device == "cuda"}
+            run = qs.train(learner, source, args.steps, 4, lr=2e-3, valid_every=0, **how)
             scores[precision] = qs.evaluate(learner, source.reshaped(way=5, query=15), "test", tasks=args.tasks)
             seconds[precision] = run.seconds / args.steps
         difference = qs.compare(scores["bf16-mixed"], scores["32-true"])
@@ -68,10 +70,11 @@ def main() -> None:
             "bfloat16": json_scores(scores["bf16-mixed"])["accuracy"],
             "difference": {"mean": difference.difference, "interval": difference.interval},
             "step_seconds": {"float32": seconds["32-true"], "bfloat16": seconds["bf16-mixed"]},
-            "gradient_error": error(name, options, source),
+            "gradient_error": error(name, options, source, args.device),
         }
         print(title, rows[title])
-    write("precision", {"rows": rows, "steps": args.steps, "test_tasks": args.tasks, **machine()})
+    name = "precision" if args.device == "cpu" else f"precision_{args.device}"
+    write(name, {"rows": rows, "steps": args.steps, "test_tasks": args.tasks, **machine()})
 
 
 if __name__ == "__main__":

@@ -53,7 +53,6 @@ def main() -> None:
         os.sched_setaffinity(0, cores()[: args.threads])  # JAX takes as many threads as it may use cores
     torch.set_num_threads(args.threads)
     if args.device != "cpu":
-        torch.set_float32_matmul_precision("high")
         # JAX would take most of the GPU's memory for itself
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     names = [name for name in (*OURS, *PEERS) if name in args.implementations]

@@ -2,6 +2,7 @@
 
 The step is traced with its inner `autograd.grad` calls flattened into one graph, and that graph is compiled.
 Off unless asked for: the first step of every shape of tasks waits for it (20 seconds to two minutes).
+On a GPU the step is recorded as it is (recorded.py), which takes a second and does away with what is slow there.
 Networks of 2-d convolutions are left as they are on a processor, where it was measured not to pay (docs/speed.md).
 """
 
@@ -89,8 +90,9 @@ class Compiled:
                 return None
             self.seconds += time.perf_counter() - begin
             if self.say:
-                spent = time.perf_counter() - begin
-                print(f"compiled the outer step in {spent:.0f} seconds; it is kept for the next run.", file=sys.stderr)
+                how = "compiled the outer step in" if self.on_processor else "recorded the outer step as a CUDA graph in"
+                kept = "; it is kept for the next run" if self.on_processor else ""
+                print(f"{how} {time.perf_counter() - begin:.0f} seconds{kept}.", file=sys.stderr)
         with torch.no_grad():
             loss, norm, *rest = self.programs[key](self._weights(), leaves)
         count = len(self.trained)
@@ -113,32 +115,34 @@ class Compiled:
             norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in filled]))
             return [loss.detach(), norm, *filled, *means]
 
-        if os.environ.get("QS_MODE") == "graph":
-            return recorded(outer, self._weights(), leaves)
+        weights = self._weights()
+        if not on_processor(weights[0]):
+            return recorded(outer, weights, leaves)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             from torch._inductor import config  # not needed unless compiling, and slow to import
 
-        weights = self._weights()
         # what a learner draws for itself is drawn as it is without compiling
         with config.patch(fallback_random=True), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's, of its own parts
             traced = make_fx(outer)(weights, leaves)
             # `of` has looked at the shapes: torch need not look again. What calls the kernels is C++ too, which
             # takes no longer to compile and a tenth off a small step
-            options = {"guard_filter_fn": torch.compiler.skip_all_guards_unsafe, "cpp_wrapper": on_processor(next(self.learner.parameters()))}
+            options = {"guard_filter_fn": torch.compiler.skip_all_guards_unsafe, "cpp_wrapper": True}
             program: Any = torch.compile(traced.forward, dynamic=False, options=options)
             with torch.no_grad():
                 program(weights, leaves)
-        if not on_processor(weights[0]):
-            return recorded(program, weights, leaves)
         return program
+
+    @property
+    def on_processor(self) -> bool:
+        return on_processor(next(self.learner.parameters()))
 
     def _weights(self) -> list[Tensor]:
         return [p.detach() for p in self.trained.values()]
 
     def _convolves(self) -> bool:
-        return on_processor(next(self.learner.parameters())) and any(p.dim() == 4 for p in self.learner.parameters())
+        return self.on_processor and any(p.dim() == 4 for p in self.learner.parameters())
 
     def _refuse(self, why: str) -> None:
         self.refused = why

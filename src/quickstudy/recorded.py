@@ -30,8 +30,7 @@ def recorded(program: Program, weights: list[Tensor], leaves: list[Tensor]) -> P
         given = program(weights, held)
 
     def again(_: list[Tensor], leaves: list[Tensor]) -> list[Tensor]:
-        for place, leaf in zip(held, leaves, strict=True):
-            place.copy_(leaf)
+        torch._foreach_copy_(held, leaves)
         graph.replay()
         return given
 

@@ -106,8 +106,7 @@ class ChannelNorm(nn.Module):
                 out, means, variances = norm_pool(convolve(kernel), weight, bias, self.epsilon, sets)
             if self._store is not None:
                 for mean, variance, count in zip(means, variances, sets or [len(x)], strict=True):
-                    rows = per_channel(x[:count])
-                    self._store.append(torch.stack([mean * turned, variance * (rows / max(rows - 1, 1))]))
+                    self.see(mean.unsqueeze(0) * turned, variance.unsqueeze(0), per_channel(x[:count]))
             return out
         mean, variance = self._averages(weight)
         return affine(F.max_pool2d(convolve(kernel), 2), mean * turned, variance, weight, bias, self.epsilon)
@@ -139,13 +138,18 @@ class ChannelNorm(nn.Module):
         turned = torch.ones_like(self.weight) if sign is None else sign
         if self.uses_batch_statistics:
             variance, mean = torch.var_mean(x, (1, 3, 4), correction=0, keepdim=True)
-            if self._store is not None:
-                size = x.numel() // mean.numel()
-                seen = mean.flatten(1) * turned, variance.flatten(1) * (size / max(size - 1, 1))
-                self._store.append(torch.stack([values.detach().mean(0) for values in seen]))
+            self.see(mean.flatten(1) * turned, variance.flatten(1), x.numel() // mean.numel())
         else:
             mean, variance = _across(self.mean * turned), _across(self.variance)
         return (kept - mean) * ((variance + self.epsilon).rsqrt() * scale) + shift
+
+    def see(self, means: Tensor, variances: Tensor, size: int) -> None:
+        """Hand the statistics of parts, (part, channels), the variances biased, of `size` rows and pixels each, to the
+        training loop where it wants them."""
+        store = self._store
+        if store is not None:
+            unbiased = variances * (size / max(size - 1, 1))
+            store.append(torch.stack([values.detach().mean(0) for values in (means, unbiased)]))
 
     def _tasks(self, weight: Tensor) -> int:
         """Of how many tasks the channels stand side by side that are scaled by `weight`."""

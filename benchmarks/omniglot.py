@@ -89,7 +89,8 @@ def main() -> None:
     options["cpu_seconds"] = (time.process_time() - begin) * options.get("devices", 1)
     threads = torch.get_num_threads()
     torch.set_num_threads(os.cpu_count() or 1)
-    rows = scored(learner, source, shapes, args.tasks, PUBLISHED[args.row])
+    asked = [(way, shot, 15) for way, shot in shapes]
+    rows = scored(learner, source, asked, args.tasks, PUBLISHED[args.row])
     write(
         f"omniglot_{args.row}",
         {
@@ -107,14 +108,18 @@ def main() -> None:
 
 
 def scored(
-    learner: qs.MetaLearner, source: qs.Source, shapes: list[tuple[int, int]], tasks: int, published: dict[str, str]
+    learner: qs.MetaLearner,
+    source: qs.Source,
+    shapes: list[tuple[int, int, int]],
+    tasks: int,
+    published: dict[str, str],
 ) -> dict[str, dict[str, Any]]:
-    """The measures of every (way, shot) on unseen characters, and those of plain baselines on the same tasks."""
+    """The measures of every (way, shot, query) on unseen characters, and those of plain baselines on the same tasks."""
     rows = {}
-    for way, shot in shapes:
-        asked = source.reshaped(way=way, shot=shot, query=15)
+    for way, shot, query in shapes:
+        asked = source.reshaped(way=way, shot=shot, query=query)
         found = qs.evaluate(learner, asked, "test", tasks=tasks)
-        key = f"{way}-way {shot}-shot"
+        key = f"{way}-way {shot}-shot" + (f", {query} query a class" if query != 15 else "")
         rows[key] = {**json_scores(found), "ece": found.ece, "published": published.get(key)}
         for name in ("logistic", "centroid"):
             met = qs.evaluate(qs.make(name, asked.spec), asked, "test", tasks=tasks)

@@ -112,7 +112,8 @@ def _play(name: str, threads: int, device: str, there: Connection) -> None:
 
 
 def _check(name: str, device: str, key: str, numbers: dict[str, Any]) -> tuple[dict[str, Any] | None, Step | None]:
-    work, reference = replace(WORKLOADS[key], device=device), {name: torch.from_numpy(value) for name, value in numbers.items()}
+    work = replace(WORKLOADS[key], device=device)
+    reference = {name: torch.from_numpy(value) for name, value in numbers.items()}
     build = builder(name, work.method)
     if isinstance(build, str):
         return None, None  # not there, which the table of versions says, or without this method

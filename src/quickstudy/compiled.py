@@ -90,9 +90,10 @@ class Compiled:
                 return None
             self.seconds += time.perf_counter() - begin
             if self.say:
-                how = "compiled the outer step in" if self.on_processor else "recorded the outer step as a CUDA graph in"
-                kept = "; it is kept for the next run" if self.on_processor else ""
-                print(f"{how} {time.perf_counter() - begin:.0f} seconds{kept}.", file=sys.stderr)
+                how, kept = "recorded the outer step as a CUDA graph", ""
+                if self.on_processor:
+                    how, kept = "compiled the outer step", "; it is kept for the next run"
+                print(f"{how} in {time.perf_counter() - begin:.0f} seconds{kept}.", file=sys.stderr)
         with torch.no_grad():
             loss, norm, *rest = self.programs[key](self._weights(), leaves)
         count = len(self.trained)

@@ -118,8 +118,8 @@ class Outer:
         norm = self._clipped(norm if size >= count and not self.shared else None)
         if meanwhile is not None and not on_processor(total):
             meanwhile()
-        numbers = torch.stack([total, norm.to(total)]).tolist()  # at once: each look waits for the device
-        return Found(*numbers, statistics, stop)
+        loss, length = torch.stack([total, norm.to(total)]).tolist()  # at once: each look waits for the device
+        return Found(loss, length, statistics, stop)
 
     def _add(self, part: Task, share: float | None, seen: Seen, last: bool) -> tuple[Tensor, Tensor | None]:
         """Add the gradient of a part's mean loss to that in the parameters; its loss. Both times `share`.

@@ -30,7 +30,8 @@ def recorded(program: Program, weights: list[Tensor], leaves: list[Tensor]) -> P
         given = program(weights, held)
 
     def again(_: list[Tensor], leaves: list[Tensor]) -> list[Tensor]:
-        torch._foreach_copy_(held, leaves)
+        for place, leaf in zip(held, leaves, strict=True):
+            place.copy_(leaf)
         graph.replay()
         return given
 

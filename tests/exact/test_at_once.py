@@ -1,4 +1,4 @@
-"""Convolutional networks for many tasks at once are, task by task and to both derivatives, what tasks are one by one."""
+"""Convolutional networks for many tasks at once are, to both derivatives, what the tasks are one by one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from quickstudy.inner.picked import picked
 from quickstudy.nets.at_once import convolved
 from quickstudy.nets.conv4 import Conv4
 from quickstudy.nets.norm import collect
-from quickstudy.nets.norm_pool import norm_pool
 
 TASKS = 3
 KINDS = tuple(product(("batch", "running", "group"), ("max", "stride"), (True, False)))
@@ -46,7 +45,8 @@ def test_shared_weights(norm: str, pool: str, training: bool) -> None:
         with collect() as seen_at_once:
             found = net.at_once(dict(net.named_parameters()), given)
         assert all(close(a, b) for a, b in zip(found, right, strict=True))
-        grads = [torch.autograd.grad(sum(p.square().sum() for p in out), list(net.parameters())) for out in (found, right)]
+        losses = [torch.cat(out, 1).square().sum() for out in (found, right)]
+        grads = [torch.autograd.grad(loss, list(net.parameters())) for loss in losses]
         assert all(close(a, b) for a, b in zip(*grads, strict=True))
         assert seen.keys() == seen_at_once.keys() and bool(seen) == (norm == "running" and training)
         for layer in seen:
@@ -61,7 +61,8 @@ def test_weights_of_each_task_to_the_second_derivative(norm: str, pool: str, tra
     weights = {k: w.detach().requires_grad_() for k, w in start.items()}
 
     def one_by_one(weights: State, x: Tensor) -> Tensor:
-        return torch.cat([functional_call(net, {k: w[t] for k, w in weights.items()}, (x[t : t + 1],)) for t in range(TASKS)])
+        tasks = [({k: w[t] for k, w in weights.items()}, (x[t : t + 1],)) for t in range(TASKS)]
+        return torch.cat([functional_call(net, *task) for task in tasks])
 
     def at_once(weights: State, x: Tensor) -> Tensor:
         return net.at_once(weights, [x])[0]
@@ -83,20 +84,6 @@ def test_the_three_sides_of_a_grouped_convolution_by_central_differences(stride:
     kernel = torch.randn(2, 3, 2, 3, 3, dtype=torch.float64, requires_grad=True)
     assert gradcheck(lambda x, kernel: convolved(x, kernel, stride), (x, kernel))
     assert gradgradcheck(lambda x, kernel: convolved(x, kernel, stride), (x, kernel))
-
-
-@pytest.mark.parametrize("sets", [None, [2, 3]])
-def test_a_norm_without_a_pool_by_central_differences(sets: list[int] | None) -> None:
-    x = torch.randn(5, 2, 3, 2, dtype=torch.float64).contiguous(memory_format=torch.channels_last).requires_grad_()
-    scale, shift = (torch.randn(2, dtype=torch.float64, requires_grad=True) for _ in range(2))
-
-    def norm(*given: Tensor) -> Tensor:
-        return norm_pool(*given, 1e-5, sets, pool=False)[0]
-
-    rows = [x] if sets is None else x.split(sets)
-    right = torch.cat([torch.nn.functional.batch_norm(part, None, None, scale, shift, True) for part in rows])
-    assert close(norm(x, scale, shift), right)
-    assert gradcheck(norm, (x, scale, shift)) and gradgradcheck(norm, (x, scale, shift))
 
 
 def test_it_is_what_is_picked_off_the_processor() -> None:

@@ -18,11 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from quickstudy.nets.norm import ChannelNorm
-from quickstudy.nets.norm_pool import norm_pool
+from quickstudy.nets.norm_pool import norm_pool, per_channel
 
 Pool = Literal["max", "stride"]
-FEW = 36
-"""Numbers of a patch up to which patches are laid out: at most those of four channels."""
 aten: Any = torch.ops.aten
 
 
@@ -41,57 +39,40 @@ def block(
     in front. sets: how many rows of a task, one after the other, are normalised by themselves; all together if None.
     Returns (task, n, channels, h // 2, w // 2), the half rounded up with a stride.
     """
-    stride = 1 if pool == "max" else 2
+    if pool == "stride":
+        return torch.relu(norm.at_once(convolved(x, kernel, 2), scale, shift, sets=sets))
     if norm.norm == "group":
-        made = torch.relu(norm.at_once(convolved(x, kernel, stride), scale, shift))
-        return made if pool == "stride" else pooled(made, kernel)
+        return pooled(torch.relu(norm.at_once(convolved(x, kernel), scale, shift)), kernel)
     # the pool keeps what is largest, and so it does after a scale that is not negative: a kernel of the other sign
     # stands in for a negative one, and a quarter of the data is left to normalise
     sign = torch.where(scale.detach() < 0, -1.0, 1.0).to(scale.dtype)
-    made, scale = convolved(x, kernel * sign[..., None, None, None], stride), scale * sign
-    import os
-    if not os.environ.get("QS_PLAIN") and norm.uses_batch_statistics and (kernel.dim() == 5 or len(x) == 1):
-        return torch.relu(_closed(x, made, kernel, norm, scale, shift, sign, pool == "max", sets))
-    kept = pooled(made, kernel) if pool == "max" else made
-    return torch.relu(norm.at_once(made, scale, shift, kept, sign, sets))
+    made, scale = convolved(x, kernel * sign[..., None, None, None]), scale * sign
+    if len(x) == 1 and kernel.dim() == 4 and norm.uses_batch_statistics:
+        return torch.relu(_of_one_task(made[0], norm, scale, shift, sign, sets))
+    return torch.relu(norm.at_once(made, scale, shift, pooled(made, kernel), sign, sets))
 
 
-def _closed(
-    x: Tensor, made: Tensor, kernel: Tensor, norm: ChannelNorm, scale: Tensor, shift: Tensor, sign: Tensor, pool: bool,
-    sets: list[int] | None,
-) -> Tensor:  # fmt: skip
-    """Norm and pool by the derivatives that are written down: each task has channels of its own, or there is but one."""
-    rows = _rows(made, kernel)
-    rows = rows.to(torch.promote_types(rows.dtype, torch.float32)).contiguous(memory_format=torch.channels_last)
-    out, means, variances = norm_pool(rows, scale.flatten(), shift.flatten(), norm.epsilon, sets, pool)
-    for count, mean, variance in zip(sets or [len(rows)], means, variances, strict=True):
-        tasks = mean.view(-1, len(norm.weight)) * sign, variance.view(-1, len(norm.weight))
-        norm.see(*tasks, count * rows.shape[2] * rows.shape[3])
-    return _back(out, x, kernel)
+def _of_one_task(
+    made: Tensor, norm: ChannelNorm, scale: Tensor, shift: Tensor, sign: Tensor, sets: list[int] | None
+) -> Tensor:
+    """Norm and pool of the rows (n, channels, h, w) of a single task, by the derivatives that are written down."""
+    rows = made.to(torch.promote_types(made.dtype, torch.float32))
+    out, *found = norm_pool(rows, scale, shift, norm.epsilon, sets)
+    for n, mean, variance in zip(sets or [len(rows)], *found, strict=True):
+        norm.see(mean.unsqueeze(0) * sign, variance.unsqueeze(0), per_channel(rows[:n]))
+    return out.unsqueeze(0)
 
 
 def convolved(x: Tensor, kernel: Tensor, stride: int = 1) -> Tensor:
     """conv2d with padding 1 of images (task, n, c, h, w), by one kernel for all or by one a task."""
+    if kernel.dim() == 4:
+        laid = kernel.contiguous(memory_format=torch.channels_last)
+        return _back(F.conv2d(_rows(x, kernel), laid, stride=stride, padding=1), x, kernel)
     device = x.device.type
     if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
         x, kernel = (t.to(torch.get_autocast_dtype(device)) for t in (x, kernel))
-    if kernel.dim() == 5 and not x.requires_grad and kernel[0, 0].numel() <= FEW:
-        return _by_patches(x, kernel, stride)
-    rows = _rows(x, kernel).contiguous(memory_format=torch.channels_last)
-    laid = kernel.flatten(0, -4).contiguous(memory_format=torch.channels_last)
-    if kernel.dim() == 4:
-        return _back(F.conv2d(rows, laid, stride=stride, padding=1), x, kernel)
-    return _back(_Convolved.apply(rows, laid, _How(stride, len(x))), x, kernel)  # type: ignore[arg-type]
-
-
-def _by_patches(x: Tensor, kernel: Tensor, stride: int) -> Tensor:
-    """The same as one product of patches and kernels a task, for images of few channels that want no gradient."""
-    windows = F.pad(x, (1, 1, 1, 1)).unfold(3, 3, stride).unfold(4, 3, stride)
-    tasks, n, _, height, width = windows.shape[:5]
-    patches = windows.permute(0, 1, 3, 4, 2, 5, 6).reshape(tasks, n * height * width, -1)
-    made = torch.bmm(patches, kernel.flatten(2).transpose(1, 2)).view(tasks, n, height, width, -1)
-    # as a grouped convolution gives it, the channels last and side by side
-    return _back(made.permute(1, 2, 3, 0, 4).flatten(3).permute(0, 3, 1, 2), x, kernel)
+    made: Tensor = _Convolved.apply(_rows(x, kernel), kernel.flatten(0, 1), _How(stride, len(x)))  # type: ignore[assignment]
+    return _back(made, x, kernel)
 
 
 def pooled(x: Tensor, kernel: Tensor) -> Tensor:
@@ -100,8 +81,8 @@ def pooled(x: Tensor, kernel: Tensor) -> Tensor:
 
 
 def _rows(x: Tensor, kernel: Tensor) -> Tensor:
-    """Images in a batch as torch takes them: (task * n, c, h, w), or (n, task * c, h, w) for kernels of each task's own;
-    a view of what came from such a one."""
+    """Images as torch takes them: (task * n, c, h, w), or (n, task * c, h, w) for kernels of each task's own. A view
+    of what came from such a batch."""
     return x.flatten(0, 1) if kernel.dim() == 4 else x.transpose(0, 1).flatten(1, 2)
 
 

@@ -55,7 +55,7 @@ class Conv4(Net):
         self.out = out
         self.channels = channels
         self.norm = norm
-        self.pool = pool
+        self.pool: Literal["max", "stride"] = pool
         inputs = [x_shape[0]] + [channels] * 3
         self.kernels = nn.ParameterList(nn.Parameter(torch.empty(channels, c, 3, 3)) for c in inputs)
         for kernel in self.kernels:

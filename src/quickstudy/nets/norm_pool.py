@@ -22,15 +22,15 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from quickstudy.core.device import on_processor
+
 aten: Any = torch.ops.aten
 
 
 def norm_pool(
-    x: Tensor, scale: Tensor, shift: Tensor, epsilon: float, sets: list[int] | None = None, pool: bool = True
+    x: Tensor, scale: Tensor, shift: Tensor, epsilon: float, sets: list[int] | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """max_pool2d(batch_norm(x), 2) with the statistics of x, for scales that are not negative.
-
-    Without `pool`, batch_norm(x) alone, for any scales: S is then the identity.
 
     x: (n, channels, h, w); scale, shift: (channels,). sets: how many rows, one after the other, are normalised by
     themselves; all together if None. Returns the result (n, channels, h // 2, w // 2), and the mean
@@ -38,7 +38,7 @@ def norm_pool(
     derivative raises RuntimeError.
     """
     sets = [len(x)] if sets is None else sets
-    out, mean, variance = _NormPool.apply(x, scale, shift, epsilon, sets, pool)[:3]  # type: ignore[index]
+    out, mean, variance = _NormPool.apply(x, scale, shift, epsilon, sets)[:3]  # type: ignore[index]
     return out, mean, variance
 
 
@@ -54,14 +54,12 @@ def affine(
 
 
 class _NormPool(torch.autograd.Function):
-    """(x, scale, shift, epsilon, sets, pool) -> (out, mean, variance), and what the way back needs."""
+    """(x, scale, shift, epsilon, sets) -> (out, mean, variance), and what the way back needs."""
 
     @staticmethod
-    def forward(
-        x: Tensor, scale: Tensor, shift: Tensor, epsilon: float, sets: list[int], pool: bool
-    ) -> tuple[Tensor, ...]:
+    def forward(x: Tensor, scale: Tensor, shift: Tensor, epsilon: float, sets: list[int]) -> tuple[Tensor, ...]:
         seen = [aten.batch_norm_update_stats(rows, None, None, 0.0) for rows in x.split(sets)]
-        kept, at = F.max_pool2d_with_indices(x, (2, 2)) if pool else (x, None)
+        kept, at = F.max_pool2d_with_indices(x, (2, 2))
         if len(sets) == 1:
             mean, variance = seen[0]
             out = affine(kept, mean, variance, scale, shift, epsilon)
@@ -70,11 +68,11 @@ class _NormPool(torch.autograd.Function):
             for (mean, variance), largest, place in zip(seen, kept.split(sets), out.split(sets), strict=True):
                 affine(largest, mean, variance, scale, shift, epsilon, place)
         means, variances = map(torch.stack, zip(*seen, strict=True))
-        return (out, means, variances) if at is None else (out, means, variances, kept, at)
+        return out, means, variances, kept, at
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        ctx.epsilon, ctx.sets, ctx.pool = inputs[3:]
+        ctx.epsilon, ctx.sets = inputs[3:]
         ctx.mark_non_differentiable(*output[1:])
         ctx.save_for_backward(*inputs[:3], *output[1:])
         ctx.set_materialize_grads(False)
@@ -82,25 +80,23 @@ class _NormPool(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         if grads[0] is None:
-            return (None,) * 6
-        x, scale, shift, mean, variance, *taken = ctx.saved_tensors
-        kept, at = taken or (x, None)
+            return None, None, None, None, None
+        x, scale, shift, mean, variance, kept, at = ctx.saved_tensors
         if torch.is_grad_enabled() and len(ctx.sets) == 1:
-            return *_Back.apply(grads[0], x, scale, mean[0], variance[0], kept, at, ctx.epsilon), None, None, None  # type: ignore[misc]
+            return *_Back.apply(grads[0], x, scale, mean[0], variance[0], kept, at, ctx.epsilon), None, None  # type: ignore[misc]
         if torch.is_grad_enabled():  # a second derivative is wanted, which is written down for one set
-            parts = [norm_pool(rows, scale, shift, ctx.epsilon, None, ctx.pool)[0] for rows in x.split(ctx.sets)]
-            return *torch.autograd.grad(torch.cat(parts), (x, scale, shift), grads[0], create_graph=True), None, None, None
+            out = torch.cat([norm_pool(rows, scale, shift, ctx.epsilon)[0] for rows in x.split(ctx.sets)])
+            return *torch.autograd.grad(out, (x, scale, shift), grads[0], create_graph=True), None, None
         dx = room(x.shape, x)
-        places = [None] * len(ctx.sets) if at is None else at.split(ctx.sets)
-        parts = zip(*(t.split(ctx.sets) for t in (grads[0], x, kept, dx)), places, mean, variance, strict=True)
-        found = [_back(g, rows, scale, m, v, k, a, ctx.epsilon, place) for g, rows, k, place, a, m, v in parts]
+        parts = zip(*(t.split(ctx.sets) for t in (grads[0], x, kept, at, dx)), mean, variance, strict=True)
+        found = [_back(g, rows, scale, m, v, k, a, ctx.epsilon, place) for g, rows, k, a, place, m, v in parts]
         ds, db = found[0] if len(found) == 1 else (torch.stack(d).sum(0) for d in zip(*found, strict=True))
-        return dx, ds, db, None, None, None
+        return dx, ds, db, None, None
 
 
 def _back(
-    g: Tensor, x: Tensor, scale: Tensor, mean: Tensor, variance: Tensor, kept: Tensor, at: Tensor | None,
-    epsilon: float, dx: Tensor,
+    g: Tensor, x: Tensor, scale: Tensor, mean: Tensor, variance: Tensor, kept: Tensor, at: Tensor, epsilon: float,
+    dx: Tensor,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """ds and db; dx is written into what is given for it, in channels_last."""
     scaled, ds, db = sums(g, kept, scale, mean, variance, epsilon, [True, True, True])
@@ -115,9 +111,8 @@ class _Back(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        g: Tensor, x: Tensor, scale: Tensor, mean: Tensor, variance: Tensor, kept: Tensor, at: Tensor | None,
-        epsilon: float,
-    ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+        g: Tensor, x: Tensor, scale: Tensor, mean: Tensor, variance: Tensor, kept: Tensor, at: Tensor, epsilon: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
         dx = room(x.shape, x)
         return dx, *_back(g, x, scale, mean, variance, kept, at, epsilon, dx)
 
@@ -135,11 +130,11 @@ class _Back(torch.autograd.Function):
 @once_differentiable
 def _second(
     ctx: Any, u: Tensor, u_s: Tensor, u_b: Tensor, g: Tensor, x: Tensor, scale: Tensor, mean: Tensor,
-    variance: Tensor, kept: Tensor, at: Tensor | None, ds: Tensor, db: Tensor,
+    variance: Tensor, kept: Tensor, at: Tensor, ds: Tensor, db: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """The gradient of <u, dx> + u_s ds + u_b db with respect to g, x and scale."""
     size, r = per_channel(x), (variance + ctx.epsilon).rsqrt_()
-    picked = u if at is None else _image(_pixels(u).gather(1, _pixels(at)), kept)
+    picked = _image(_pixels(u).gather(1, _pixels(at)), kept)
     _, along, total = sums(u, x, None, mean, variance, ctx.epsilon, [False, True, True])
     along, total = along / size, total / size
     inner = (picked * g).sum((0, 2, 3)) - db * total - ds * along
@@ -167,15 +162,15 @@ def through_statistics(
 def sums(
     g: Tensor, x: Tensor, scale: Tensor | None, mean: Tensor, variance: Tensor, epsilon: float, wanted: list[bool]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """scale r g, sum g z and sum g."""
-    none = x.new_empty(0)  # on a GPU, torch takes nothing else for statistics that it is to find itself
-    return aten.native_batch_norm_backward(g, x, scale, mean, variance, none, none, False, epsilon, wanted)
+    """scale r g, sum g z and sum g; the scale is 1 if None."""
+    saved = None
+    if not on_processor(x):  # there, torch wants to be told that nothing was saved, and gives no sums without a scale
+        saved, scale = x.new_empty(0), torch.ones_like(mean) if scale is None else scale
+    return aten.native_batch_norm_backward(g, x, scale, mean, variance, saved, saved, False, epsilon, wanted)
 
 
-def _scatter(x: Tensor, g: Tensor, at: Tensor | None) -> Tensor:
+def _scatter(x: Tensor, g: Tensor, at: Tensor) -> Tensor:
     """x with g added where the pool took it from; in place if x is in channels_last."""
-    if at is None:
-        return x.add_(g)
     return _image(_pixels(x).scatter_add_(1, _pixels(at), _pixels(g)), x)
 
 

@@ -65,8 +65,3 @@ def precision(found: dict[str, Any] | None) -> str:
             f"measured on {found['hardware']}. `python benchmarks/precision.py --learners {' '.join(found['rows'])}`",
         ]
     )
-
-
-GPU = """## On a GPU
-
-Not measured."""

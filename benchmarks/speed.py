@@ -3,6 +3,7 @@
     pip install -r benchmarks/requirements.txt -c constraints.txt && sh benchmarks/peers/learn2learn.sh
     python benchmarks/speed.py                            # about ten minutes on two idle cores
     python benchmarks/speed.py --rows W1 W5 --repeats 3   # a part of it; printed, not written
+    python benchmarks/speed.py --device cuda --compiled   # on a GPU: speed_cuda.json
 
 Writes benchmarks/results/speed.json, of which `python benchmarks/tables.py` makes docs/speed.md. All start from the
 same weights and tasks (workloads.py) with the same settings of the allocator, each in a process of its own
@@ -76,18 +77,14 @@ def main() -> None:
                 **row, "limit_ms": 1e3 * flops / best, "found": measured(work, players, seconds, args.repeats)
             }  # fmt: skip
             report(key, found["rows"][key])
+            if args.name != "speed" and not args.again:  # a run that is cut off has what it measured
+                write(args.name, found | about_run(args, names))
     args.memory = args.memory and args.device == "cpu"  # that of a GPU was asked for along with the times
     words = ["--rows", *args.rows, "--implementations", *names, "--threads", str(args.threads)]
     for key, row in resident.peaks(Path(__file__), words).items() if args.memory else ():
         for name, megabytes in row.items():
             found["rows"][key]["found"][name]["memory_mb"] = megabytes
-    found |= {
-        "implementations": {name: about(name) for name in names},
-        "fastest_of": list(TORCH),
-        "allocator": {name: os.environ.get(name) for name in SETTINGS},
-        "repeats": args.repeats,
-        **machine(),
-    }
+    found |= about_run(args, names)
     whole = set(args.rows) == set(WORKLOADS) and {"quickstudy", *PEERS} <= set(names)
     if args.again:
         before = json.loads((FOLDER / f"{args.name}.json").read_text())
@@ -95,6 +92,18 @@ def main() -> None:
     if whole or args.again or args.name != "speed":
         write(args.name, found)
     print(page(found))
+
+
+def about_run(args: argparse.Namespace, names: list[str]) -> dict[str, Any]:
+    """What was compared, and how and where."""
+    return {
+        "implementations": {name: about(name) for name in names},
+        "fastest_of": list(TORCH),
+        "allocator": {name: os.environ.get(name) for name in SETTINGS},
+        "repeats": args.repeats,
+        "words": " ".join(sys.argv[1:]),
+        **machine(),
+    }
 
 
 def cores() -> list[int]:

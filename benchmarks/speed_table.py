@@ -57,8 +57,13 @@ def page(found: dict[str, Any]) -> str:
 
 def timed(found: dict[str, Any]) -> list[str]:
     """The implementations that have a time in some row."""
-    rows = found["rows"].values()
-    return [name for name in found["implementations"] if any("ms" in row["found"].get(name, {}) for row in rows)]
+    return [name for name in found["implementations"] if name in timed_in(found["rows"])]
+
+
+def timed_in(rows: dict[str, Any]) -> list[str]:
+    """The implementations that have a time in one of these rows, in the order of the rows."""
+    names = dict.fromkeys(name for row in rows.values() for name in row["found"])
+    return [name for name in names if any("ms" in row["found"].get(name, {}) for row in rows.values())]
 
 
 def compared(found: dict[str, Any], names: list[str]) -> list[str]:

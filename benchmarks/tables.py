@@ -217,7 +217,7 @@ def pages() -> dict[Path, str]:
     top = (
         "# Results\n\nWritten by `python benchmarks/tables.py` from [benchmarks/results](../benchmarks/results); every "
         "section names\nthe command that makes its figures. ± is the 95 % interval over test tasks. Nothing was tuned "
-        "on the test split.\nNothing was measured on a GPU.\n\n"
+        "on the test split.\nWhat was measured on a GPU stands in [speed.md](speed.md).\n\n"
     )
     readme = ROOT / "README.md"
     text = readme.read_text()
@@ -241,12 +241,13 @@ def pages() -> dict[Path, str]:
         said[ROOT / "docs" / "compared.md"] = "\n".join(["# Methods compared\n", about + "\n", *tables])
     speed = read("speed")
     if speed:
-        from cost_tables import GPU, growth, precision  # not above: they take their tables from here
+        from cost_tables import growth, precision  # not above: they take their tables from here
+        from gpu_table import section as gpu_section
         from speed_table import CONVOLVED, compiled, convolved, page, plain
 
         parts = [
             page(speed), plain(read("speed_plain")), compiled(read("speed_compiled")),
-            convolved(read(CONVOLVED)), growth(read("growth")), precision(read("precision")), GPU,
+            convolved(read(CONVOLVED)), growth(read("growth")), precision(read("precision")), gpu_section(),
         ]  # fmt: skip
         said[ROOT / "docs" / "speed.md"] = "\n\n".join(p.rstrip("\n") for p in parts if p) + "\n"
     return said

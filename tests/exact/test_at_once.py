@@ -29,6 +29,8 @@ def made(norm: str, pool: str, training: bool, channels: int = 1) -> tuple[Conv4
         for layer in net.norms:
             layer.weight.copy_(torch.randn(8))  # type: ignore[union-attr]  # of both signs
             layer.bias.normal_()  # type: ignore[union-attr]
+            for buffer in layer.buffers():  # running averages
+                buffer.copy_(torch.rand(8) + 0.5)
     return net, [torch.randn(TASKS, n, *shape, dtype=torch.float64) for n in (4, 6)]
 
 

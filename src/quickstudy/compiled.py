@@ -95,7 +95,7 @@ class Compiled:
                     how, kept = "compiled the outer step", "; it is kept for the next run"
                 print(f"{how} in {time.perf_counter() - begin:.0f} seconds{kept}.", file=sys.stderr)
         with torch.no_grad():
-            loss, norm, *rest = self.programs[key](self._weights(), leaves)
+            loss, norm, *rest = self.programs[key](*self._weights(), *leaves)
         count = len(self.trained)
         # cloned: the next run of a recorded program writes over what this one gave
         statistics = [seen.clone() for seen in rest[count:]]
@@ -104,8 +104,9 @@ class Compiled:
     def _compile(self, leaves: list[Tensor], shape: Any) -> Callable[..., list[Tensor]]:
         buffers = dict(self.learner.named_buffers())
 
-        def outer(weights: list[Tensor], leaves: list[Tensor]) -> list[Tensor]:
-            weights = [w.detach().requires_grad_() for w in weights]
+        def outer(*given: Tensor) -> list[Tensor]:
+            weights = [w.detach().requires_grad_() for w in given[: len(self.trained)]]
+            leaves = list(given[len(weights) :])
             named = dict(zip(self.trained, weights, strict=True))
             with torch.enable_grad(), collect() as seen, tracing(), self.context():
                 loss = functional_call(self.learner, {**buffers, **named}, (tree_unflatten(leaves, shape),))
@@ -117,22 +118,21 @@ class Compiled:
             return [loss.detach(), norm, *filled, *means]
 
         weights = self._weights()
-        if not on_processor(weights[0]):
+        if not self.on_processor:
             return recorded(outer, weights, leaves)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            from torch._inductor import config  # not needed unless compiling, and slow to import
+            from torch import _inductor as inductor  # not needed unless compiling, and slow to import
+            from torch._inductor import config
 
         # what a learner draws for itself is drawn as it is without compiling
-        with config.patch(fallback_random=True), warnings.catch_warnings():
+        with config.patch(fallback_random=True), warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # torch's, of its own parts
-            traced = make_fx(outer)(weights, leaves)
-            # `of` has looked at the shapes: torch need not look again. What calls the kernels is C++ too, which
-            # takes no longer to compile and a tenth off a small step
-            options = {"guard_filter_fn": torch.compiler.skip_all_guards_unsafe, "cpp_wrapper": True}
-            program: Any = torch.compile(traced.forward, dynamic=False, options=options)
-            with torch.no_grad():
-                program(weights, leaves)
+            traced = make_fx(outer, tracing_mode="fake", _allow_non_fake_inputs=True)(*weights, *leaves)
+            # by the compiler itself, for `torch.compile` would look at the shapes again at every step. What calls the
+            # kernels is C++ too, which takes no longer to compile and a tenth off a small step
+            program: Any = inductor.compile(traced, [*weights, *leaves], options={"cpp_wrapper": True})
+            program(*weights, *leaves)
         return program
 
     @property

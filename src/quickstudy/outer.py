@@ -116,7 +116,9 @@ class Outer:
             total, stop = both[0], bool(both[1] > 0)
             statistics = [(layer, self._mean(values)) for layer, values in statistics]
         norm = self._clipped(norm if size >= count and not self.shared else None)
-        if meanwhile is not None and not on_processor(total):
+        if on_processor(total):
+            return Found(float(total), float(norm), statistics, stop)
+        if meanwhile is not None:
             meanwhile()
         loss, length = torch.stack([total, norm.to(total)]).tolist()  # at once: each look waits for the device
         return Found(loss, length, statistics, stop)

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-Program = Callable[[list[Tensor], list[Tensor]], list[Tensor]]
-"""(weights, leaves of the tasks) -> what it gives."""
+Program = Callable[..., list[Tensor]]
+"""(*weights, *leaves of the tasks) -> what it gives."""
 
 WARMING = 3
 """Runs before the recording, in which libraries choose their kernels and take the memory they work in."""
@@ -24,13 +24,13 @@ def recorded(program: Program, weights: list[Tensor], leaves: list[Tensor]) -> P
     aside.wait_stream(torch.cuda.current_stream())
     with torch.no_grad(), torch.cuda.stream(aside):
         for _ in range(WARMING):
-            program(weights, held)
+            program(*weights, *held)
     torch.cuda.current_stream().wait_stream(aside)
     with torch.no_grad(), torch.cuda.graph(graph):
-        given = program(weights, held)
+        given = program(*weights, *held)
 
-    def again(_: list[Tensor], leaves: list[Tensor]) -> list[Tensor]:
-        for place, leaf in zip(held, leaves, strict=True):
+    def again(*now: Tensor) -> list[Tensor]:
+        for place, leaf in zip(held, now[len(weights) :], strict=True):
             place.copy_(leaf)
         graph.replay()
         return given

@@ -193,7 +193,7 @@ def test_what_cannot_be_compiled_runs_as_it_is_after_one_warning(monkeypatch: py
     def no_compiler(*_: object, **__: object) -> object:
         raise RuntimeError("no C++ compiler found")
 
-    monkeypatch.setattr(torch, "compile", no_compiler)
+    monkeypatch.setattr("torch._inductor.compile", no_compiler)
     options = dict(steps=3, meta_batch=4, valid_every=0, progress=False)
     plain, refused = maml(), maml()
     qs.train(plain, source(), **options)  # type: ignore[arg-type]

@@ -155,7 +155,6 @@ class Compiled:
         )
 
 
-
 def _as(grad: Tensor, weight: Tensor) -> Tensor:
     """The gradient laid out as its weight is, which the fused optimiser asks for."""
     return grad if grad.stride() == weight.stride() else torch.empty_like(weight).copy_(grad)

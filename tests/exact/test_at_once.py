@@ -95,7 +95,7 @@ def test_it_is_what_is_picked_off_the_processor() -> None:
         assert apply_per_task(net, task_weights(net, TASKS), x).shape == (TASKS, 4, 5)
         assert apply_shared(net, x).shape == (TASKS, 4, 5)
     assert told == [
-        "Conv4: weights of each task, all tasks in one batched product a layer",
+        "Conv4: weights of each task, all tasks in one grouped convolution a layer",
         "Conv4: shared weights, the rows of all tasks folded into one batch",
     ]
     assert net.chunk is None and net.to_empty(device="cpu").chunk == 1

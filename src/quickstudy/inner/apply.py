@@ -61,7 +61,7 @@ def apply_per_task(net: nn.Module, weights: State, x: Inputs, weight: Tensor | N
 
     A network says what it can do: `per_task(weights, x)` applies the weights of all tasks in one product a layer
     (small MLPs), `grouped(weights, x)` as one grouped convolution a layer, if `can_group`, and `at_once(weights, sets)`
-    as one product of patches a layer, which is for GPUs.
+    so that it can be differentiated twice, which pays on GPUs.
     """
     name = type(net).__name__
     # attributes and no Protocol: isinstance of one takes longer than a small network
@@ -71,7 +71,7 @@ def apply_per_task(net: nn.Module, weights: State, x: Inputs, weight: Tensor | N
         return per_task(weights, x)
     padded = weight is not None and _padding_counts(net, weight)
     if isinstance(x, Tensor) and not padded and _at_once(net, x):
-        tell(f"{name}: weights of each task, all tasks in one batched product a layer")
+        tell(f"{name}: weights of each task, all tasks in one grouped convolution a layer")
         return net.at_once(weights, [x])[0]  # type: ignore[operator]
     grouped: Apply | None = getattr(net, "grouped", None) if getattr(net, "can_group", False) else None
     if grouped is not None and isinstance(x, Tensor) and not padded and _plain(weights):

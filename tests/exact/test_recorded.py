@@ -11,6 +11,7 @@ from torch import Tensor
 
 import quickstudy as qs
 from quickstudy.compiled import Compiled
+from quickstudy.core.task import map_tensors
 from quickstudy.recorded import WARMING, recorded
 
 
@@ -42,8 +43,9 @@ def test_what_is_recorded_is_the_whole_step(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("quickstudy.compiled.on_processor", lambda x: False)
     monkeypatch.setattr("quickstudy.compiled.recorded", lambda program, weights, leaves: program)
     source = qs.tasks.Glyphs(way=3, shot=1, query=2)
-    learner = qs.make("protonet", source.spec).train()
-    tasks = source.sample("train", 1, source.rng(0))
+    learner = qs.make("protonet", source.spec).double().train()
+    drawn = source.sample("train", 1, source.rng(0))
+    tasks = map_tensors(drawn, lambda t: t.double() if t.is_floating_point() else t)
     loss = learner(tasks)
     right = torch.autograd.grad(loss, list(learner.parameters()))
     passed = Compiled(learner, nullcontext).of(tasks)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 from tables import percent, table
@@ -62,6 +63,6 @@ def precision(found: dict[str, Any] | None) -> str:
             f"Glyphs, trained for {found['steps']} steps each way from the same weights on the same tasks, scored on "
             f"{found['test_tasks']} 5-way 1-shot tasks of unseen scripts; the difference is paired. The error is that "
             "of one meta-gradient against float64. A processor without bfloat16 arithmetic only loses time by it: "
-            f"measured on {found['hardware']}. `python benchmarks/precision.py --learners {' '.join(found['rows'])}`",
+            f"measured on {found['hardware']}. `python benchmarks/precision.py --learners {shlex.join(found['rows'])}`",
         ]
     )

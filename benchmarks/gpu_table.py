@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from speed_table import milliseconds, notes, timed_in
-from tables import percent, read, table
+from tables import SCORED, read, scored_rows, table
 
 TITLES = {"protonet": "ProtoNet", "maml": "MAML, second order"}
 
@@ -47,11 +47,7 @@ def published() -> str:
         if not found or "rows" not in found:
             continue
         options, first = found["options"], found["reached"]
-        for task, one in found["rows"].items():
-            lines.append(
-                [title, task, percent(one["accuracy"]), one["published"] or ""]
-                + [percent(one[name]) for name in ("logistic", "centroid")]
-            )
+        lines += scored_rows(title, found["rows"])
         done = f"{found['steps']:,} steps in {found['seconds']:.0f} seconds"
         if found["steps"] < options["steps"]:
             done += f", broken off before the {options['steps']:,} that were meant"
@@ -69,7 +65,6 @@ def published() -> str:
         )
     if not lines:
         return ""
-    header = ["learner", "tasks", "ours", "published", "logistic regression", "nearest centroid"]
     about = "Omniglot by the protocols of the papers: accuracy in %, 600 tasks of unseen characters, 15 queries a "
     about += "class unless it says otherwise. Drawing tasks, validation and recording the graph are in the times."
-    return "\n".join([table(header, lines), "", about, "", *said])
+    return "\n".join([table(SCORED, lines), "", about, "", *said])

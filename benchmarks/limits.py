@@ -49,12 +49,17 @@ def counted(work: Workload) -> int:
     return work.tasks * counter.get_total_flops()
 
 
+def wait() -> None:
+    """Until the GPU has done what it was given, if there is one."""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+
+
 def _fastest(run: Callable[[], object]) -> float:
     spent = []
     for _ in range(TRIALS):
         begin = time.perf_counter()
         run()
-        if torch.cuda.is_initialized():
-            torch.cuda.synchronize()
+        wait()
         spent.append(time.perf_counter() - begin)
     return min(spent)

@@ -19,6 +19,7 @@ from typing import Any
 
 import ours
 import torch
+from limits import wait
 from peers import Builder, Missing, Numbers, distance, load
 from workloads import WORKLOADS
 
@@ -126,7 +127,7 @@ def _check(name: str, device: str, key: str, numbers: dict[str, Any]) -> tuple[d
         built = build(work, torch.float32)
         found["float32_error"] = distance(built.result(), reference)
         built.step()
-        _wait()
+        wait()
         found["first_seconds"] = time.perf_counter() - start
         return found, built.step
     except Missing as error:
@@ -140,14 +141,8 @@ def timed(step: Step, times: int) -> float:
     begin = time.perf_counter()
     for _ in range(times):
         step()
-    _wait()
+    wait()
     return (time.perf_counter() - begin) / times
-
-
-def _wait() -> None:
-    """Until the GPU has done what it was given, if there is one."""
-    if torch.cuda.is_initialized():
-        torch.cuda.synchronize()
 
 
 def _held(step: Step) -> float:

@@ -18,15 +18,18 @@ def gradient(name: str, device: str, accumulate: int = 1, compile: bool = False)
     torch.manual_seed(0)
     source = qs.tasks.Glyphs(way=3, shot=1, query=2)
     learner = qs.make(name, source.spec).double().train()
-    tasks = source.sample("train", 4, source.rng(0))
     fabric = Fabric(accelerator=device, devices=1, precision="64-true")
     outer = Outer(fabric, fabric.setup_module(learner), learner, None, accumulate, False, compile)
-    there = map_tensors(tasks, lambda t: (t.double() if t.is_floating_point() else t).to(device))
-    other = source.sample("train", 4, source.rng(1))  # what a graph is recorded from
-    outer.gradient(map_tensors(other, lambda t: (t.double() if t.is_floating_point() else t).to(device)), False)
+    tasks, other = (
+        map_tensors(
+            source.sample("train", 4, source.rng(n)), lambda t: (t.double() if t.is_floating_point() else t).to(device)
+        )
+        for n in range(2)
+    )
+    outer.gradient(other, False)  # what a graph is recorded from
     for p in learner.parameters():
         p.grad = None
-    found = outer.gradient(there, False)
+    found = outer.gradient(tasks, False)
     assert not compile or (outer.compiled and not outer.compiled.refused)
     return torch.cat([p.grad.flatten().cpu() for p in outer.parameters if p.grad is not None]), found
 

@@ -98,17 +98,21 @@ class _How(NamedTuple):
     groups: int
 
 
-class _Convolved(torch.autograd.Function):
+class _Side(torch.autograd.Function):
+    """A product of two tensors, its first inputs; the last says how."""
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.how = inputs[-1]
+        ctx.save_for_backward(*inputs[:2])
+
+
+class _Convolved(_Side):
     """conv(x, w): x (n, groups * c, h, w), w (groups * o, c, 3, 3)."""
 
     @staticmethod
     def forward(x: Tensor, w: Tensor, how: _How) -> Tensor:
         return F.conv2d(x, w, stride=how.stride, padding=1, groups=how.groups)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, _How], output: Tensor) -> None:
-        ctx.how = inputs[2]
-        ctx.save_for_backward(*inputs[:2])
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
@@ -117,17 +121,12 @@ class _Convolved(torch.autograd.Function):
         return dx, _OfKernel.apply(x, g, w.shape, ctx.how) if wanted[1] else None, None
 
 
-class _OfInput(torch.autograd.Function):
+class _OfInput(_Side):
     """The gradient of x: (g, w) -> the dx for which <conv(x, w), g> = <x, dx>."""
 
     @staticmethod
     def forward(g: Tensor, w: Tensor, shape: torch.Size, how: _How) -> Tensor:
         return _gradient(g, g.new_empty(1).expand(shape), w, how, 0)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.how = inputs[3]
-        ctx.save_for_backward(*inputs[:2])
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
@@ -136,17 +135,12 @@ class _OfInput(torch.autograd.Function):
         return dg, _OfKernel.apply(u, g, w.shape, ctx.how) if wanted[1] else None, None, None
 
 
-class _OfKernel(torch.autograd.Function):
+class _OfKernel(_Side):
     """The gradient of w: (x, g) -> the dw for which <conv(x, w), g> = <w, dw>."""
 
     @staticmethod
     def forward(x: Tensor, g: Tensor, shape: torch.Size, how: _How) -> Tensor:
         return _gradient(g, x, g.new_empty(1).expand(shape), how, 1)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.how = inputs[3]
-        ctx.save_for_backward(*inputs[:2])
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:

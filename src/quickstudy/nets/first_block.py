@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from quickstudy.core.device import on_processor
 from quickstudy.nets.norm_pool import affine, aten, norm_pool, per_channel, room, sums, through_statistics
 
 CACHED = 2**20
@@ -27,7 +28,7 @@ CACHED = 2**20
 def in_parts(images: Tensor, kernel: Tensor) -> bool:
     """Whether `first_block` can stand for the plain way and saves memory: on a processor, where nothing before the
     images wants a gradient, patches are smaller than what is made of them, and the map is larger than its parts."""
-    plain = images.requires_grad or images.is_cuda or kernel[0].numel() > len(kernel)
+    plain = images.requires_grad or not on_processor(images) or kernel[0].numel() > len(kernel)
     return not plain and len(images) > _at_a_time(images, kernel)
 
 

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from quickstudy.core.device import on_processor
 from quickstudy.core.tracing import is_tracing
 from quickstudy.nets.first_block import first_block, in_parts
 from quickstudy.nets.norm_pool import affine, norm_pool, per_channel
@@ -95,7 +96,7 @@ class ChannelNorm(nn.Module):
             return F.max_pool2d(self.normalised(convolve(kernel), weight, bias, sets), 2)
         sign = None
         # looking is quicker than turning kernels, unless a device has to be waited for
-        if is_tracing() or weight.is_cuda or bool((weight < 0).any()):
+        if is_tracing() or not on_processor(weight) or bool((weight < 0).any()):
             sign = torch.where(weight.detach() < 0, -1.0, 1.0).to(weight.dtype)
             kernel, weight = kernel * sign.view(-1, 1, 1, 1), weight * sign
         turned = 1.0 if sign is None else sign

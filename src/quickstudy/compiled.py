@@ -113,7 +113,8 @@ class Compiled:
                 grads = torch.autograd.grad(loss, weights, allow_unused=True)
             self.layers = list(seen)
             means = [torch.stack(values).mean(0) for values in seen.values()]
-            filled = [torch.zeros_like(w) if g is None else _as(g, w) for w, g in zip(weights, grads, strict=True)]
+            pairs = zip(weights, grads, strict=True)
+            filled = [torch.zeros_like(w) if g is None else laid_out_as(g, w) for w, g in pairs]
             norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in filled]))
             return [loss.detach(), norm, *filled, *means]
 
@@ -155,6 +156,6 @@ class Compiled:
         )
 
 
-def _as(grad: Tensor, weight: Tensor) -> Tensor:
+def laid_out_as(grad: Tensor, weight: Tensor) -> Tensor:
     """The gradient laid out as its weight is, which the fused optimiser asks for."""
     return grad if grad.stride() == weight.stride() else torch.empty_like(weight).copy_(grad)

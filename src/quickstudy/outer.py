@@ -12,17 +12,16 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from quickstudy.compiled import Compiled
+from quickstudy.compiled import Compiled, laid_out_as
 from quickstudy.core.device import on_processor
 from quickstudy.core.errors import UserError
 from quickstudy.core.learner import MetaLearner
 from quickstudy.core.source import Source
 from quickstudy.core.task import Task, map_tensors, select
-from quickstudy.nets.norm import average, collect, fold_in
+from quickstudy.nets.norm import Seen, average, collect, fold_in
+from quickstudy.side_by_side import SideBySide, at_once
 
 LinAlgError: type[Exception] = torch.linalg.LinAlgError  # pyright: ignore[reportPrivateImportUsage]
-Seen = dict[nn.Module, list[Tensor]]
-"""What each layer with running statistics saw, part by part."""
 
 
 @dataclass
@@ -47,6 +46,7 @@ class Outer:
     """The outer steps of one learner, on this process's share of the tasks.
 
     model: the learner as Fabric wraps it; the learner itself is called where the wrapping does nothing.
+    accumulate: at least so many parts, one after the other, for less memory. side: so many of them side by side.
     compile: run each part as one compiled program where that can be; processes then share gradients here.
     """
 
@@ -59,6 +59,7 @@ class Outer:
         accumulate: int,
         mixed: bool,
         compile: bool = False,
+        side: int | None = None,
     ):
         self.fabric = fabric
         self.learner = learner
@@ -71,6 +72,8 @@ class Outer:
         self.compiled = Compiled(learner, self.context, fabric.is_global_zero) if compile else None
         self.wrapped = self.compiled is None and (self.shared or mixed)
         self.model: Any = model if self.wrapped else learner
+        self.side = side or (1 if accumulate > 1 else None)
+        self.side_by_side = SideBySide(learner, self.parameters)
 
     def tasks(self, source: Source, meta_batch: int, pooled_rows: int, rng: torch.Generator) -> Task:
         """This process's tasks of the meta-batch that `rng` draws; pooled rows are not shared out."""
@@ -95,18 +98,13 @@ class Outer:
         """
         count = tasks.query.tasks
         size = min(math.ceil(count / self.accumulate), self.learner.chunk or count)
-        total, norm = torch.zeros((), dtype=self.dtype, device=self.fabric.device), None
-        with collect() as seen:
-            for first in range(0, count, size):
-                part = tasks if size >= count else select(tasks, slice(first, first + size))
-                share = None if size >= count else part.query.tasks / count
-                try:
-                    loss, norm = self._add(part, share, seen, last=first + size >= count)
-                    total += loss
-                except LinAlgError:
-                    if self.shared:  # the other processes wait in this step: it cannot be ended in order
-                        raise
-                    return Found(math.nan, math.nan, [], stop)
+        parts = [tasks] if size >= count else [select(tasks, slice(i, i + size)) for i in range(0, count, size)]
+        try:
+            total, norm, seen = self._side_by_side(parts) or self._in_turn(parts)
+        except LinAlgError:
+            if self.shared:  # the other processes wait in this step: it cannot be ended in order
+                raise
+            return Found(math.nan, math.nan, [], stop)
         statistics = average(seen)
         if self.shared:
             if self.compiled is not None:
@@ -115,13 +113,36 @@ class Outer:
             both = self._mean(torch.stack([total, total.new_tensor(float(stop))]))
             total, stop = both[0], bool(both[1] > 0)
             statistics = [(layer, self._mean(values)) for layer, values in statistics]
-        norm = self._clipped(norm if size >= count and not self.shared else None)
+        norm = self._clipped(None if self.shared else norm)
         if on_processor(total):
             return Found(float(total), float(norm), statistics, stop)
         if meanwhile is not None:
             meanwhile()
         loss, length = torch.stack([total, norm.to(total)]).tolist()  # at once: each look waits for the device
         return Found(loss, length, statistics, stop)
+
+    def _side_by_side(self, parts: list[Task]) -> tuple[Tensor, None, Seen] | None:
+        """What `_in_turn` does, several parts at a time; None where they have to go one after the other."""
+        lanes = at_once(len(parts), self.side) if on_processor(self.parameters[0]) else 1
+        compiles = self.compiled is not None and not self.compiled.refused
+        done = None if lanes == 1 or self.wrapped or compiles else self.side_by_side.of(parts, lanes)
+        if done is None:
+            return None
+        for p, g in zip(self.parameters, done.grads, strict=True):
+            if g is not None:
+                p.grad = laid_out_as(g, p) if p.grad is None else p.grad + g
+        return done.loss, None, done.seen
+
+    def _in_turn(self, parts: list[Task]) -> tuple[Tensor, Tensor | None, Seen]:
+        """Add the gradient of the parts' mean loss to that in the parameters; the loss, the norm of the gradient if
+        the program that made it says so, and what running norms saw."""
+        count, total, norm = sum(part.query.tasks for part in parts), self.parameters[0].new_zeros(()), None
+        with collect() as seen:
+            for part in parts:
+                share = part.query.tasks / count if len(parts) > 1 else None
+                loss, norm = self._add(part, share, seen, last=part is parts[-1])
+                total += loss
+        return total, norm if len(parts) == 1 else None, seen
 
     def _add(self, part: Task, share: float | None, seen: Seen, last: bool) -> tuple[Tensor, Tensor | None]:
         """Add the gradient of a part's mean loss to that in the parameters; its loss. Both times `share`.

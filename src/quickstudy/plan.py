@@ -19,6 +19,7 @@ from quickstudy.core.learner import MetaLearner
 from quickstudy.core.task import Task, map_tensors, select
 from quickstudy.inner.memory import EXACT, Plan
 from quickstudy.peak import peak_bytes
+from quickstudy.side_by_side import at_once
 
 APPROXIMATE = ("truncated", "first_order", "implicit")
 UNITS = {"KB": 1e3, "MB": 1e6, "GB": 1e9}
@@ -41,10 +42,14 @@ class Cost:
 
 @dataclass(frozen=True)
 class Choice:
-    """A plan, and in how many parts the tasks of an outer step are worked through."""
+    """A plan, in how many parts the tasks of an outer step are worked through, and how many of them side by side.
+
+    side: None leaves that to the number of parts and of threads.
+    """
 
     plan: str
     parts: int
+    side: int | None = None
 
     def give(self, learner: MetaLearner) -> None:
         """Let a learner that descends keep to the plan."""
@@ -105,8 +110,9 @@ def choose(learner: MetaLearner, tasks: Task, memory: str) -> Choice:
         if size < 1 or whole.bytes > budget:
             continue
         parts = math.ceil(count / size)
+        side = at_once(parts, int(budget // max(whole.bytes, 1)))
         if best is None or parts * whole.seconds < best[0]:
-            best = parts * whole.seconds, Choice(plan, parts)
+            best = parts * whole.seconds, Choice(plan, parts, side)
     if best is None:
         raise UserError(f"no exact plan keeps to {memory}: one task needs {in_megabytes(least)}{_instead(learner)}.")
     return best[1]

@@ -97,7 +97,7 @@ def train(
         warmup: steps over which the rate rises from 0 (if it is more than `steps`, it only rises).
         schedule: the rate after that: constant, or falling to 0 along a cosine.
         clip: largest norm of the outer gradient; none if not given.
-        accumulate: work the meta-batch through in this many parts, for less memory.
+        accumulate: work the meta-batch through in this many parts, one after the other, for less memory.
         memory: the plan for the inner steps by name (inner/memory.py), or a budget such as "500MB" for what
             the tensors of an outer step may hold at once: the fastest exact plan and the fewest parts that keep
             to it, measured on the first tasks.
@@ -145,13 +145,13 @@ def train(
     facts: dict[str, Any] = {"seed": seed, "options": options}
     if valid_seed is not None:
         facts["valid_seed"] = valid_seed
-    saved = Saved.read(folder) if resume else None
+    saved, side = Saved.read(folder) if resume else None, None
     if memory:
         tasks = draw_tasks(learner, source, meta_batch // (devices * nodes), pooled_rows, source.rng(seed, "train", 1))
         # a run that goes on keeps the plan that was measured for it
         plan = Choice(**saved.card["plan"]) if saved and "plan" in saved.card else choose(learner, tasks, memory)
         facts["plan"] = asdict(plan)
-        accumulate = max(accumulate, plan.parts)
+        accumulate, side = max(accumulate, plan.parts), plan.side
         plan.give(learner)
     card = facts
     if folder:
@@ -168,7 +168,7 @@ def train(
     if precision == "64-true":
         learner.double()
     model = fabric.setup_module(learner)
-    outer = Outer(fabric, model, learner, clip, accumulate, precision == "bf16-mixed", compile)
+    outer = Outer(fabric, model, learner, clip, accumulate, precision == "bf16-mixed", compile, side)
     optimizer = torch.optim.AdamW(outer.parameters, lr=lr, weight_decay=weight_decay, fused=True)
     source, valid_source = source.to(fabric.device), valid_source.to(fabric.device)
     place = saved.load(learner, optimizer) if saved else Place()

@@ -108,7 +108,7 @@ def test_a_layer_pools_what_it_normalises(norm: Norm, training: bool) -> None:
         found = layer.pooled(rows, kernel, weight, bias, tasks)
     with collect() as expected_seen:
         convolved = F.conv2d(rows, kernel, padding=1, groups=tasks)
-        expected = F.max_pool2d(layer.normalised(convolved, weight, bias), 2)
+        expected = F.max_pool2d(layer.normalised(convolved, weight, bias).relu(), 2)
     torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-12)
     for (_, a), (_, b) in zip(average(seen), average(expected_seen), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-12)
@@ -134,8 +134,9 @@ def test_the_first_block_in_parts_is_the_whole(
     leaves = (kernel, scale, shift)
     assert in_parts(images, kernel)
 
-    def whole(kernel: Tensor, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return norm_pool(F.conv2d(images, kernel, padding=1), scale, shift, EPSILON, sets)
+    def whole(kernel: Tensor, scale: Tensor, shift: Tensor) -> tuple[Tensor, ...]:
+        out, *seen = norm_pool(F.conv2d(images, kernel, padding=1), scale, shift, EPSILON, sets)
+        return out.relu(), *seen
 
     found, expected = first_block(images, *leaves, EPSILON, sets), whole(*leaves)
     for a, b in zip(found, expected, strict=True):

@@ -19,6 +19,7 @@ from quickstudy.inner.memory import EXACT
 from quickstudy.inner.picked import picked
 from quickstudy.outer import draw_tasks
 from quickstudy.plan import Choice, Cost, choose, costs, in_megabytes
+from quickstudy.side_by_side import at_once
 
 
 def _add(parser: ArgumentParser) -> None:
@@ -40,8 +41,10 @@ def run(options: Namespace) -> int:
     tasks = draw_tasks(learner, source, max(share, 1), given.pooled_rows, source.rng(given.seed, "train", 1))
     count = tasks.query.tasks
     part = min(-(-count // given.accumulate), learner.chunk or count)
+    alone = given.accumulate == given.devices * given.nodes == 1 and given.precision != "bf16-mixed"
+    graphs = f"{part} in one graph{_beside(at_once(-(-count // part)) if alone else 1)}"
     found = costs(learner, select(tasks, slice(0, part)))
-    print(f"{options.learner.name} on {options.tasks.name}: {count} tasks in an outer step, {part} in one graph")
+    print(f"{options.learner.name} on {options.tasks.name}: {count} tasks in an outer step, {graphs}")
     for line in formulations(learner, select(tasks, slice(0, part))):
         print(line)
     Console().print(table(found))
@@ -76,9 +79,14 @@ def table(found: Sequence[Cost]) -> Table:
     return made
 
 
+def _beside(side: int) -> str:
+    return f", {side} graphs side by side, unless the learner draws for itself" if side > 1 else ""
+
+
 def _chosen(chosen: Choice, count: int) -> str:
     parts = "all tasks at once" if chosen.parts == 1 else f"the {count} tasks in {chosen.parts} parts"
-    return f"plan {chosen.plan}, {parts}"
+    beside = f", {chosen.side} of them side by side" if (chosen.side or 1) > 1 else ""
+    return f"plan {chosen.plan}, {parts}{beside}"
 
 
 EXPLAIN = Command(

@@ -57,9 +57,8 @@ def _of_one_task(
 ) -> Tensor:
     """Norm and pool of the rows (n, channels, h, w) of a single task, by the derivatives that are written down."""
     rows = made.to(torch.promote_types(made.dtype, torch.float32))
-    out, *found = norm_pool(rows, scale, shift, norm.epsilon, sets)
-    for n, mean, variance in zip(sets or [len(rows)], *found, strict=True):
-        norm.see(mean.unsqueeze(0) * sign, variance.unsqueeze(0), per_channel(rows[:n]))
+    out, means, variances = norm_pool(rows, scale, shift, norm.epsilon, sets)
+    norm.see(means * sign, variances, per_channel(rows, sets or [len(rows)]))
     return out.unsqueeze(0)
 
 

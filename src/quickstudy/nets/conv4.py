@@ -151,7 +151,7 @@ class Conv4(Net):
     ) -> Tensor:
         kernel = kernel.contiguous(memory_format=torch.channels_last)
         if self.pool == "max":
-            return torch.relu_(norm.pooled(h, kernel, scale, shift, tasks, sets))
+            return norm.pooled(h, kernel, scale, shift, tasks, sets)
         convolved = F.conv2d(h, kernel, stride=2, padding=1, groups=tasks)
         return torch.relu_(norm.normalised(convolved, scale, shift, sets))
 

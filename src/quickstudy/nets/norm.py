@@ -24,7 +24,9 @@ from quickstudy.nets.first_block import first_block, in_parts
 from quickstudy.nets.norm_pool import affine, norm_pool, per_channel
 
 Norm = Literal["batch", "running", "group"]
-_collected: ContextVar[dict[nn.Module, list[Tensor]] | None] = ContextVar("collected", default=None)
+Seen = dict[nn.Module, list[Tensor]]
+"""What each layer with running statistics saw, part by part."""
+_collected: ContextVar[Seen | None] = ContextVar("collected", default=None)
 
 
 class ChannelNorm(nn.Module):
@@ -85,7 +87,7 @@ class ChannelNorm(nn.Module):
         groups: int = 1,
         sets: list[int] | None = None,
     ) -> Tensor:
-        """max_pool2d(normalised(conv2d(x, kernel)), 2) with padding 1, pooled first where that is the same.
+        """max_pool2d(relu(normalised(conv2d(x, kernel))), 2) with padding 1, pooled first where that is the same.
 
         It is where channels are normalised one by one: the pool keeps what is largest, and so it does after a
         scale that is not negative. A kernel of the other sign stands in for a negative one.
@@ -93,24 +95,24 @@ class ChannelNorm(nn.Module):
         """
         convolve = partial(F.conv2d, x, padding=1, groups=groups)
         if self.norm == "group" or torch.is_autocast_enabled(kernel.device.type):
-            return F.max_pool2d(self.normalised(convolve(kernel), weight, bias, sets), 2)
+            return torch.relu_(F.max_pool2d(self.normalised(convolve(kernel), weight, bias, sets), 2))
         sign = None
         # looking is quicker than turning kernels, unless a device has to be waited for
         if is_tracing() or not on_processor(weight) or bool((weight < 0).any()):
             sign = torch.where(weight.detach() < 0, -1.0, 1.0).to(weight.dtype)
             kernel, weight = kernel * sign.view(-1, 1, 1, 1), weight * sign
-        turned = 1.0 if sign is None else sign
         if self.uses_batch_statistics:
             if groups == 1 and in_parts(x, kernel) and not is_tracing():
                 out, means, variances = first_block(x, kernel, weight, bias, self.epsilon, sets)
             else:
-                out, means, variances = norm_pool(convolve(kernel), weight, bias, self.epsilon, sets)
+                made, means, variances = norm_pool(convolve(kernel), weight, bias, self.epsilon, sets)
+                out = torch.relu_(made)
             if self._store is not None:
-                for mean, variance, count in zip(means, variances, sets or [len(x)], strict=True):
-                    self.see(mean.unsqueeze(0) * turned, variance.unsqueeze(0), per_channel(x[:count]))
+                self.see(means if sign is None else means * sign, variances, per_channel(x, sets or [len(x)]))
             return out
         mean, variance = self._averages(weight)
-        return affine(F.max_pool2d(convolve(kernel), 2), mean * turned, variance, weight, bias, self.epsilon)
+        mean = mean if sign is None else mean * sign
+        return torch.relu_(affine(F.max_pool2d(convolve(kernel), 2), mean, variance, weight, bias, self.epsilon))
 
     def at_once(
         self,
@@ -139,18 +141,19 @@ class ChannelNorm(nn.Module):
         turned = torch.ones_like(self.weight) if sign is None else sign
         if self.uses_batch_statistics:
             variance, mean = torch.var_mean(x, (1, 3, 4), correction=0, keepdim=True)
-            self.see(mean.flatten(1) * turned, variance.flatten(1), x.numel() // mean.numel())
+            size = x.new_full((1, 1), x.numel() // mean.numel())
+            self.see((mean.flatten(1) * turned).mean(0, True), variance.flatten(1).mean(0, True), size)
         else:
             mean, variance = _across(self.mean * turned), _across(self.variance)
         return (kept - mean) * ((variance + self.epsilon).rsqrt() * scale) + shift
 
-    def see(self, means: Tensor, variances: Tensor, size: int) -> None:
-        """Hand the statistics of parts, (part, channels), the variances biased, of `size` rows and pixels each, to the
-        training loop where it wants them."""
+    def see(self, means: Tensor, variances: Tensor, sizes: Tensor) -> None:
+        """Hand the statistics of parts, (part, channels), the variances biased, of so many rows and pixels each,
+        (part, 1), to the training loop where it wants them."""
         store = self._store
         if store is not None:
-            unbiased = variances * (size / max(size - 1, 1))
-            store.append(torch.stack([values.detach().mean(0) for values in (means, unbiased)]))
+            unbiased = variances.detach() * (sizes / (sizes - 1).clamp_min(1))
+            store.extend(torch.stack([means.detach(), unbiased], 1).unbind(0))
 
     def _tasks(self, weight: Tensor) -> int:
         """Of how many tasks the channels stand side by side that are scaled by `weight`."""
@@ -193,9 +196,9 @@ class RunningMean(nn.Module):
 
 
 @contextmanager
-def collect() -> Iterator[dict[nn.Module, list[Tensor]]]:
+def collect() -> Iterator[Seen]:
     """Gather the statistics that running norms see inside the block, layer by layer."""
-    store: dict[nn.Module, list[Tensor]] = {}
+    store: Seen = {}
     token = _collected.set(store)
     try:
         yield store
@@ -203,7 +206,7 @@ def collect() -> Iterator[dict[nn.Module, list[Tensor]]]:
         _collected.reset(token)
 
 
-def average(store: dict[nn.Module, list[Tensor]]) -> list[tuple[nn.Module, Tensor]]:
+def average(store: Seen) -> list[tuple[nn.Module, Tensor]]:
     """The mean of what each layer saw, a row for each of its buffers: means and variances."""
     return [(layer, torch.stack(seen).mean(0)) for layer, seen in store.items()]
 

@@ -87,23 +87,25 @@ class _NormPool(torch.autograd.Function):
         if torch.is_grad_enabled():  # a second derivative is wanted, which is written down for one set
             out = torch.cat([norm_pool(rows, scale, shift, ctx.epsilon)[0] for rows in x.split(ctx.sets)])
             return *torch.autograd.grad(out, (x, scale, shift), grads[0], create_graph=True), None, None
-        dx = room(x.shape, x)
-        parts = zip(*(t.split(ctx.sets) for t in (grads[0], x, kept, at, dx)), mean, variance, strict=True)
-        found = [_back(g, rows, scale, m, v, k, a, ctx.epsilon, place) for g, rows, k, a, place, m, v in parts]
-        ds, db = found[0] if len(found) == 1 else (torch.stack(d).sum(0) for d in zip(*found, strict=True))
-        return dx, ds, db, None, None
+        return *_back(grads[0], x, scale, mean, variance, kept, at, ctx.epsilon, ctx.sets), None, None
 
 
 def _back(
-    g: Tensor, x: Tensor, scale: Tensor, mean: Tensor, variance: Tensor, kept: Tensor, at: Tensor, epsilon: float,
-    dx: Tensor,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """ds and db; dx is written into what is given for it, in channels_last."""
-    scaled, ds, db = sums(g, kept, scale, mean, variance, epsilon, [True, True, True])
-    slope, rest = through_statistics(ds, db, scale, variance, epsilon, per_channel(x))
-    torch.addcmul(_column(rest.addcmul_(slope, mean, value=-1)), x, _column(slope), out=dx)
-    _scatter(dx, scaled, at)
-    return ds, db
+    g: Tensor, x: Tensor, scale: Tensor, means: Tensor, variances: Tensor, kept: Tensor, at: Tensor, epsilon: float,
+    sets: list[int],
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """dx in channels_last, ds and db; the statistics are those of each set."""
+    dx, wanted = room(x.shape, x), [True, True, True]
+    given = zip(g.split(sets), kept.split(sets), means, variances, strict=True)
+    scaled, of_scale, of_shift = zip(*(sums(d, k, scale, m, v, epsilon, wanted) for d, k, m, v in given), strict=True)
+    ds, db = torch.stack(of_scale), torch.stack(of_shift)
+    slope, rest = through_statistics(ds, db, scale, variances, epsilon, per_channel(x, sets))
+    rest = rest.addcmul_(slope, means, value=-1)
+    parts = zip(dx.split(sets), x.split(sets), scaled, at.split(sets), slope, rest, strict=True)
+    for place, rows, largest, taken, factor, added in parts:
+        torch.addcmul(_column(added), rows, _column(factor), out=place)
+        _scatter(place, largest, taken)
+    return dx, ds.sum(0), db.sum(0)
 
 
 class _Back(torch.autograd.Function):
@@ -113,8 +115,7 @@ class _Back(torch.autograd.Function):
     def forward(
         g: Tensor, x: Tensor, scale: Tensor, mean: Tensor, variance: Tensor, kept: Tensor, at: Tensor, epsilon: float
     ) -> tuple[Tensor, Tensor, Tensor]:
-        dx = room(x.shape, x)
-        return dx, *_back(g, x, scale, mean, variance, kept, at, epsilon, dx)
+        return _back(g, x, scale, mean.unsqueeze(0), variance.unsqueeze(0), kept, at, epsilon, [len(x)])
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
@@ -133,7 +134,7 @@ def _second(
     variance: Tensor, kept: Tensor, at: Tensor, ds: Tensor, db: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """The gradient of <u, dx> + u_s ds + u_b db with respect to g, x and scale."""
-    size, r = per_channel(x), (variance + ctx.epsilon).rsqrt_()
+    size, r = x.numel() // x.shape[1], (variance + ctx.epsilon).rsqrt_()
     picked = _image(_pixels(u).gather(1, _pixels(at)), kept)
     _, along, total = sums(u, x, None, mean, variance, ctx.epsilon, [False, True, True])
     along, total = along / size, total / size
@@ -151,11 +152,14 @@ def _second(
 
 
 def through_statistics(
-    ds: Tensor, db: Tensor, scale: Tensor, variance: Tensor, epsilon: float, size: int
+    ds: Tensor, db: Tensor, scale: Tensor, variances: Tensor, epsilon: float, sizes: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The gradient of x through the statistics of `size` rows and pixels, slope (x - mean) + rest: both (channels,)."""
-    r = (variance + epsilon).rsqrt_()
-    share = (scale * r).div_(-size)
+    """The gradient of x through the statistics of each set, slope (x - mean) + rest: both (set, channels).
+
+    sizes: how many rows and pixels there are to a channel of each set, (set, 1).
+    """
+    r = (variances + epsilon).rsqrt_()
+    share = (scale * r).div_(-sizes)
     return share * ds * r, share * db
 
 
@@ -194,6 +198,8 @@ def _column(values: Tensor) -> Tensor:
     return values.view(1, -1, 1, 1)
 
 
-def per_channel(x: Tensor) -> int:
-    """How many rows and pixels there are to a channel of (n, channels, h, w)."""
-    return x.numel() // x.shape[1]
+def per_channel(x: Tensor, sets: Sequence[int]) -> Tensor:
+    """How many rows and pixels there are to a channel of each set of (n, channels, h, w), (set, 1)."""
+    # filled where x is: what comes from elsewhere is not recorded on a GPU
+    sizes = [x.new_full((1, 1), n * x.shape[2] * x.shape[3]) for n in sets]
+    return sizes[0] if len(sizes) == 1 else torch.cat(sizes)

@@ -1,0 +1,109 @@
+"""Parts of a meta-batch side by side, each on a thread of its own.
+
+The convolutions of one task are small. Threads that share one of them wait for each other, and all for the Python
+between two of them; threads that have a task each wait for nothing. Torch lets go of Python's lock while it computes.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from concurrent.futures import CancelledError, ThreadPoolExecutor, wait
+from contextvars import copy_context
+from functools import reduce
+from threading import Event
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from quickstudy.core.learner import MetaLearner
+from quickstudy.core.task import Task
+from quickstudy.nets.norm import Seen, collect
+
+MOST = 4
+"""Parts at a time, at most: each holds what its way back needs, and only one at a time runs Python."""
+
+
+class Sum(NamedTuple):
+    """What parts gave together: their share of the mean loss, its gradient for every parameter, and what running
+    norms saw."""
+
+    loss: Tensor
+    grads: list[Tensor | None]
+    seen: Seen
+
+
+class SideBySide:
+    """Losses and gradients of a learner's parts, some at a time.
+
+    A learner that draws for itself (dropout, say) is refused, for its draws have an order, and so is one that cannot
+    be copied: `of` then gives None, and nothing has happened.
+    """
+
+    def __init__(self, learner: MetaLearner, parameters: Sequence[nn.Parameter]):
+        self.learner = learner
+        self.parameters = parameters
+        self.refused = False
+        self._pool: ThreadPoolExecutor | None = None
+
+    def of(self, parts: Sequence[Task], lanes: int) -> Sum | None:
+        """The mean loss over the tasks of all parts, and its gradient, `lanes` parts at a time; None if refused."""
+        if self.refused:
+            return None
+        try:
+            copies = [shared_copy(self.learner) for _ in range(lanes)]
+        except Exception:  # whatever an attribute has against being copied, training goes on without
+            self.refused = True
+            return None
+        before, threads = torch.default_generator.get_state(), torch.get_num_threads()
+        count = sum(part.query.tasks for part in parts)
+        pool = self._pool = self._pool or ThreadPoolExecutor(MOST, "part")
+        jobs, ended = [], Event()
+        for lane, learner in enumerate(copies):
+            shares = [(part, part.query.tasks / count) for part in parts[lane::lanes]]
+            given = learner, shares, max(1, threads // lanes), ended
+            jobs.append(pool.submit(copy_context().run, self._lane, *given))
+        try:
+            wait(jobs)
+        finally:
+            ended.set()  # whoever ends the wait (Ctrl-C) ends the lanes
+            torch.set_num_threads(threads)  # what a lane sets, new threads and the libraries below begin with
+        if not torch.equal(before, torch.default_generator.get_state()):
+            torch.default_generator.set_state(before)
+            self.refused = True
+            return None
+        return reduce(_add, [job.result() for job in jobs])
+
+    def _lane(self, learner: MetaLearner, shares: list[tuple[Task, float]], threads: int, ended: Event) -> Sum:
+        torch.set_num_threads(threads)
+        layers = dict(zip(learner.modules(), self.learner.modules(), strict=True))
+
+        def one(part: Task, share: float) -> Sum:
+            if ended.is_set():
+                raise CancelledError
+            with collect() as seen:
+                loss = learner(part) * share
+                grads = torch.autograd.grad(loss, self.parameters, allow_unused=True)
+            return Sum(loss.detach(), list(grads), {layers[layer]: values for layer, values in seen.items()})
+
+        return reduce(_add, (one(part, share) for part, share in shares))
+
+
+def at_once(parts: int, most: int | None = None) -> int:
+    """How many of so many parts go side by side on this processor, `most` if that is given."""
+    return max(1, min(parts, torch.get_num_threads(), MOST, most or MOST))
+
+
+def shared_copy(learner: MetaLearner) -> MetaLearner:
+    """A learner with the parameters and buffers of this one, in modules of its own: what one thread puts into a
+    module for a while (`functional_call`), no other meets."""
+    return copy.deepcopy(learner, {id(t): t for t in (*learner.parameters(), *learner.buffers())})
+
+
+def _add(one: Sum, other: Sum) -> Sum:
+    pairs = zip(one.grads, other.grads, strict=True)
+    grads = [g if h is None else h if g is None else g + h for g, h in pairs]
+    layers = [*one.seen, *(layer for layer in other.seen if layer not in one.seen)]
+    seen = {layer: one.seen.get(layer, []) + other.seen.get(layer, []) for layer in layers}
+    return Sum(one.loss + other.loss, grads, seen)

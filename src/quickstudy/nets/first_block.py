@@ -64,8 +64,9 @@ class _FirstBlock(torch.autograd.Function):
         means = (totals @ flat.T / sizes).to(kernel.dtype)
         variances = ((flat @ scatters * flat).sum(2) / sizes).clamp_min_(0).to(kernel.dtype)
         for rows, place, mean, variance in zip(kept.split(sets), out.split(sets), means, variances, strict=True):
-            affine(rows, mean, variance, scale, shift, epsilon, place)
-        return out.relu_(), means, variances, kept, totals, scatters, *taken
+            for few, part in zip(rows.split(2 * size), place.split(2 * size), strict=True):
+                affine(few, mean, variance, scale, shift, epsilon, part).relu_()
+        return out, means, variances, kept, totals, scatters, *taken
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

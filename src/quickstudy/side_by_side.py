@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from concurrent.futures import CancelledError, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextvars import copy_context
-from functools import reduce
-from threading import Event
+from threading import Lock
 from typing import NamedTuple
 
 import torch
@@ -35,7 +34,7 @@ class Sum(NamedTuple):
 
 
 class SideBySide:
-    """Losses and gradients of a learner's parts, some at a time.
+    """Losses and gradients of a learner's parts, some at a time, added up in the order of the parts.
 
     A learner that draws for itself (dropout, say) is refused, for its draws have an order, and so is one that cannot
     be copied: `of` then gives None, and nothing has happened.
@@ -57,37 +56,66 @@ class SideBySide:
             self.refused = True
             return None
         before, threads = torch.default_generator.get_state(), torch.get_num_threads()
-        count = sum(part.query.tasks for part in parts)
         pool = self._pool = self._pool or ThreadPoolExecutor(MOST, "part")
-        jobs, ended = [], Event()
-        for lane, learner in enumerate(copies):
-            shares = [(part, part.query.tasks / count) for part in parts[lane::lanes]]
-            given = learner, shares, max(1, threads // lanes), ended
-            jobs.append(pool.submit(copy_context().run, self._lane, *given))
+        line, share = _Line(parts), max(1, threads // lanes)
+        jobs = [pool.submit(copy_context().run, self._lane, learner, line, share) for learner in copies]
         try:
             wait(jobs)
         finally:
-            ended.set()  # whoever ends the wait (Ctrl-C) ends the lanes
+            line.end()  # whoever ends the wait (Ctrl-C) ends the lanes
             torch.set_num_threads(threads)  # what a lane sets, new threads and the libraries below begin with
         if not torch.equal(before, torch.default_generator.get_state()):
             torch.default_generator.set_state(before)
             self.refused = True
             return None
-        return reduce(_add, [job.result() for job in jobs])
+        for job in jobs:
+            job.result()
+        return line.sum
 
-    def _lane(self, learner: MetaLearner, shares: list[tuple[Task, float]], threads: int, ended: Event) -> Sum:
+    def _lane(self, learner: MetaLearner, line: _Line, threads: int) -> None:
         torch.set_num_threads(threads)
         layers = dict(zip(learner.modules(), self.learner.modules(), strict=True))
+        try:
+            while (found := line.take()) is not None:
+                number, part = found
+                with collect() as seen:
+                    loss = learner(part) * (part.query.tasks / line.tasks)
+                    grads = torch.autograd.grad(loss, self.parameters, allow_unused=True)
+                line.add(number, Sum(loss.detach(), list(grads), {layers[at]: values for at, values in seen.items()}))
+        except BaseException:
+            line.end()
+            raise
 
-        def one(part: Task, share: float) -> Sum:
-            if ended.is_set():
-                raise CancelledError
-            with collect() as seen:
-                loss = learner(part) * share
-                grads = torch.autograd.grad(loss, self.parameters, allow_unused=True)
-            return Sum(loss.detach(), list(grads), {layers[layer]: values for layer, values in seen.items()})
 
-        return reduce(_add, (one(part, share) for part, share in shares))
+class _Line:
+    """Parts that wait for a lane, and the sum of what those gave that are done: in their order, whoever was first."""
+
+    def __init__(self, parts: Sequence[Task]):
+        self.tasks = sum(part.query.tasks for part in parts)
+        self.sum: Sum | None = None
+        self._todo = iter(enumerate(parts))
+        self._done: dict[int, Sum] = {}
+        self._next = 0
+        self._lock = Lock()
+
+    def take(self) -> tuple[int, Task] | None:
+        """The next part and its number; None at the end."""
+        with self._lock:
+            return next(self._todo, None)
+
+    def add(self, number: int, found: Sum) -> None:
+        """What a part gave; it waits for those before it."""
+        with self._lock:
+            self._done[number] = found
+            while self._next in self._done:
+                part = self._done.pop(self._next)
+                self.sum = part if self.sum is None else _add(self.sum, part)
+                self._next += 1
+
+    def end(self) -> None:
+        """Give out no more parts."""
+        with self._lock:
+            self._todo = iter(())
 
 
 def at_once(parts: int, most: int | None = None) -> int:

@@ -55,10 +55,11 @@ class _FirstBlock(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         size, (height, width) = _at_a_time(images, kernel), images.shape[2:]
         kept, out = (room((len(images), len(kernel), height // 2, width // 2), images) for _ in range(2))
-        taken = []
+        taken, small = [], torch.int16 if height * width < 2**15 else torch.int32  # the pool's own are of 8 bytes
         for few, largest in zip(*(_split(t, sets, size) for t in (images, kept)), strict=True):
-            taken.append(room(largest.shape, images, torch.long))
-            aten.max_pool2d_with_indices.out(_convolve(few, kernel), [2, 2], out=largest, indices=taken[-1])
+            at = room(largest.shape, images, torch.long)
+            aten.max_pool2d_with_indices.out(_convolve(few, kernel), [2, 2], out=largest, indices=at)
+            taken.append(at.to(small))
         totals, scatters = _patches(images, sets)
         sizes, flat = per_channel(images, sets), kernel.flatten(1).to(totals.dtype)
         means = (totals @ flat.T / sizes).to(kernel.dtype)
@@ -94,7 +95,7 @@ class _FirstBlock(torch.autograd.Function):
                 found = sums(g, largest, scale, mean, variance, ctx.epsilon, [False, True, True])
                 of_scale += found[1]
                 of_shift += found[2]
-                dx = F.max_unpool2d(g, next(places), [2, 2], output_size=images.shape[2:])
+                dx = F.max_unpool2d(g, next(places).long(), [2, 2], output_size=images.shape[2:])
                 of_kernel += aten.convolution_backward(
                     dx, few, kernel, None, [1, 1], [1, 1], [1, 1], False, [0, 0], 1, [False, True, False]
                 )[1]

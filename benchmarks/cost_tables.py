@@ -29,7 +29,10 @@ def growth(found: dict[str, Any] | None) -> str:
             table(header, rows),
             "",
             "Memory is the most that tensors made in one part of an outer step hold at once; a line that hardly rises "
-            f"has no R² to speak of. Medians of three on {found['hardware']}, {found['threads']} thread(s). "
+            "has no R² to speak of. With Conv4 a part is one task, and time is that of the parts one after the other: "
+            "training works on as many of them at once as there are threads, at most four, in less time and as many "
+            "times the memory. "
+            f"Medians of three on {found['hardware']}, {found['threads']} thread(s). "
             "`python benchmarks/growth.py`",
         ]
     )

@@ -109,8 +109,30 @@ def test_explain_plan(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Non
     config.write_text(capsys.readouterr().out)
     assert main(["explain-plan", str(config)]) == 0
     assert "maml on sinusoid: 4 tasks in an outer step" in capsys.readouterr().out
-    assert main(["explain-plan", "--learner=protonet", "--tasks=glyphs", "--tasks.query=2"]) == 0
-    assert "support and query of a task in one pass, each normalised by itself" in capsys.readouterr().out
+
+
+def test_explain_plan_says_what_goes_side_by_side(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    glyphs = ["explain-plan", "--learner=protonet", "--tasks=glyphs", "--tasks.query=2"]
+    assert main([*glyphs, "--memory=1GB"]) == 0
+    said = capsys.readouterr().out
+    assert "support and query of a task in one pass, each normalised by itself" in said
+    assert "1 in one graph, 2 graphs side by side" in said
+    assert "in 4 parts, 2 of them side by side" in said
+    assert main([*glyphs, "--train.accumulate=2"]) == 0
+    assert "side by side" not in capsys.readouterr().out
+
+
+def test_a_budget_counts_what_goes_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    spec = qs.Spec("classification", (1, 28, 28), way=2)
+    learner = qs.make("protonet", spec, "conv4", {"channels": 8}).train()
+    tasks = qs.tasks.Glyphs(way=2, shot=1, query=1).sample("train", 4, torch.Generator().manual_seed(0))
+    one = cost(learner, qs.select(tasks, slice(0, 1)), "store").bytes
+    for times, side in ((1.5, 1), (2.5, 2), (9.0, 4)):
+        assert choose(learner, tasks, f"{times * one / 1e3:.3f}KB").side == side
 
 
 def test_explain_plan_and_budgets_in_clumsy_hands(refused, tmp_path: Path) -> None:

@@ -197,8 +197,8 @@ def memory(rows: dict[str, Any], names: list[str]) -> list[str]:
         "",
         "The highest resident memory during the first step above what was resident before it, in a process that did "
         "nothing else but the same step in miniature; here with the allocator's own settings, since memory that is "
-        "kept would count as needed. Scratch space of the convolutions is in it. quickstudy works on two tasks at once, "
-        "a thread each, where there are several and a graph is one (W2, W3, W4b).",
+        "kept would count as needed. Scratch space of the convolutions is in it. Where a graph holds one of several "
+        "tasks (W2, W3, W4b), quickstudy works on two of them at once, a thread each.",
         "",
     ]
 

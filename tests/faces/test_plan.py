@@ -228,4 +228,4 @@ def test_what_cannot_be_compiled_runs_as_it_is_after_one_warning(monkeypatch: py
 def test_the_plan_is_in_the_card_as_json(tmp_path: Path) -> None:
     qs.train(maml(), source(), steps=1, memory="sweep", valid_every=0, progress=False, out=tmp_path / "run")
     card = read(tmp_path / "run" / "last.safetensors", "training")[1]
-    assert json.loads(json.dumps(card["plan"])) == {"plan": "sweep", "parts": 1}
+    assert json.loads(json.dumps(card["plan"])) == {"plan": "sweep", "parts": 1, "side": None}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 import quickstudy as qs
 from quickstudy.core.learner import MetaLearner
-from quickstudy.core.task import Task
+from quickstudy.core.task import Task, map_tensors
 from quickstudy.learners.metric.protonet import ProtoNet
 from quickstudy.outer import Found, Outer
 from quickstudy.side_by_side import MOST, at_once, shared_copy
@@ -73,6 +74,17 @@ def test_side_by_side_is_one_after_the_other(made: MetaLearner, count: int) -> N
     again = step(made, tasks(count))[1]
     assert all(torch.equal(a, b) for a, b in zip(grads, again, strict=True)), "not the same twice"
     assert torch.get_num_threads() == 2
+    with ThreadPoolExecutor() as pool:
+        assert pool.submit(torch.get_num_threads).result() == 2, "a new thread begins with what a lane has"
+
+
+def test_autocast_is_left_to_fabric() -> None:
+    made = learner("protonet").float()
+    fabric = Fabric(accelerator="cpu", devices=1, precision="bf16-mixed")
+    of = Outer(fabric, fabric.setup_module(made), made, None, 1, mixed=True)
+    of.side_by_side.of = lambda *_: pytest.fail("past Fabric")  # type: ignore[method-assign]
+    given = map_tensors(tasks(4), lambda t: t.float() if t.is_floating_point() else t)
+    assert of.gradient(given, False).finite
 
 
 class Watched(nn.Module):
@@ -110,7 +122,7 @@ def test_as_many_at_once_as_allowed(options: dict[str, Any], most: int) -> None:
 def test_one_thread_or_one_part_is_not_shared_out() -> None:
     assert at_once(5) == 2 and at_once(1) == 1 and at_once(5, 1) == 1
     torch.set_num_threads(64)
-    assert at_once(5) == MOST and at_once(3) == 3
+    assert at_once(50) == MOST and at_once(50, 10) == MOST and at_once(3) == 3
     torch.set_num_threads(1)
     assert at_once(5) == 1
 
@@ -140,6 +152,31 @@ def test_a_learner_that_draws_or_cannot_be_copied_goes_one_after_the_other(net: 
     assert found.loss == expected.loss
     for a, b in zip(grads, true, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=0)
+
+
+class Choosy(Watched):
+    """One of its weights is for bright images alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bright = nn.Parameter(torch.ones(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = self.linear(x.flatten(2))
+        return rows * self.bright if x.sum() > 1e3 else rows
+
+
+@pytest.mark.parametrize("bright", [[0], [2], [0, 3], []])
+def test_a_weight_that_some_parts_do_not_use(bright: list[int]) -> None:
+    Watched.met.abort()
+    made, given = ProtoNet(Choosy().double(), qs.Classification(2)).train(), tasks(4)
+    given.query.x[bright] += 1e3
+    _, grads, of = step(made, given)
+    _, true, _ = step(made, given, side=1)
+    assert not of.side_by_side.refused
+    for a, b in zip(grads, true, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+    assert bool(grads[-1].any() or grads[0].any()) and (made.net.bright.grad is None) == (not bright)  # type: ignore[union-attr]
 
 
 class Singular(Watched):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, cast
@@ -128,9 +128,8 @@ class Outer:
         done = None if lanes == 1 or self.wrapped or compiles else self.side_by_side.of(parts, lanes)
         if done is None:
             return None
-        for p, g in zip(self.parameters, done.grads, strict=True):
-            if g is not None:
-                p.grad = laid_out_as(g, p) if p.grad is None else p.grad + g
+        pairs = zip(done.grads, self.parameters, strict=True)
+        self._put([None if g is None else laid_out_as(g, p) for g, p in pairs])
         return done.loss, None, done.seen
 
     def _in_turn(self, parts: list[Task]) -> tuple[Tensor, Tensor | None, Seen]:
@@ -159,11 +158,16 @@ class Outer:
         loss, norm, grads, statistics = done
         if share is not None:
             loss, grads = loss * share, [g * share for g in grads]
-        for p, g in zip(self.parameters, grads, strict=True):
-            p.grad = g if p.grad is None else p.grad + g
+        self._put(grads)
         for layer, values in statistics:
             seen.setdefault(layer, []).append(values)
         return loss, norm
+
+    def _put(self, grads: Sequence[Tensor | None]) -> None:
+        """Add gradients to those in the parameters; None adds nothing."""
+        for p, g in zip(self.parameters, grads, strict=True):
+            if g is not None:
+                p.grad = g if p.grad is None else p.grad + g
 
     def fold_in(self, found: Found) -> None:
         """Move running norms towards what a step saw: only after it proved finite."""

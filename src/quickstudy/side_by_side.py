@@ -132,6 +132,5 @@ def shared_copy(learner: MetaLearner) -> MetaLearner:
 def _add(one: Sum, other: Sum) -> Sum:
     pairs = zip(one.grads, other.grads, strict=True)
     grads = [g if h is None else h if g is None else g + h for g, h in pairs]
-    layers = [*one.seen, *(layer for layer in other.seen if layer not in one.seen)]
-    seen = {layer: one.seen.get(layer, []) + other.seen.get(layer, []) for layer in layers}
+    seen = {layer: one.seen.get(layer, []) + other.seen.get(layer, []) for layer in one.seen | other.seen}
     return Sum(one.loss + other.loss, grads, seen)

@@ -12,6 +12,7 @@ from torch import Tensor
 import quickstudy as qs
 from quickstudy.compiled import Compiled
 from quickstudy.core.task import map_tensors
+from quickstudy.nets import Conv4
 from quickstudy.recorded import WARMING, recorded
 
 
@@ -53,4 +54,5 @@ def test_what_is_recorded_is_the_whole_step(monkeypatch: pytest.MonkeyPatch) -> 
     assert all(torch.allclose(a, b) for a, b in zip(passed.grads, right, strict=True))
     assert all(g.stride() == p.stride() for g, p in zip(passed.grads, learner.parameters(), strict=True))
     assert torch.allclose(passed.norm, torch.cat([g.flatten() for g in right]).norm())
-    assert [layer for layer, _ in passed.statistics] == list(learner.net.norms)  # type: ignore[union-attr]
+    assert isinstance(learner.net, Conv4)
+    assert [layer for layer, _ in passed.statistics] == list(learner.net.norms)

@@ -72,7 +72,7 @@ class Outer:
         self.compiled = Compiled(learner, self.context, fabric.is_global_zero) if compile else None
         self.wrapped = self.compiled is None and (self.shared or mixed)
         self.model: Any = model if self.wrapped else learner
-        self.side = side or (1 if accumulate > 1 else None)
+        self.side = side
         self.side_by_side = SideBySide(learner, self.parameters)
 
     def tasks(self, source: Source, meta_batch: int, pooled_rows: int, rng: torch.Generator) -> Task:
@@ -97,7 +97,7 @@ class Outer:
         meanwhile: what can be done beside a GPU that is at work.
         """
         count = tasks.query.tasks
-        size = min(math.ceil(count / self.accumulate), self.learner.chunk or count)
+        size = tasks_of_part(self.learner, count, self.accumulate)
         parts = [tasks] if size >= count else [select(tasks, slice(i, i + size)) for i in range(0, count, size)]
         try:
             total, norm, seen = self._side_by_side(parts) or self._in_turn(parts)
@@ -123,9 +123,9 @@ class Outer:
 
     def _side_by_side(self, parts: list[Task]) -> tuple[Tensor, None, Seen] | None:
         """What `_in_turn` does, several parts at a time; None where they have to go one after the other."""
-        lanes = at_once(len(parts), self.side) if on_processor(self.parameters[0]) else 1
         compiles = self.compiled is not None and not self.compiled.refused
-        done = None if lanes == 1 or self.wrapped or compiles else self.side_by_side.of(parts, lanes)
+        lanes = 1 if self.wrapped or compiles else parts_at_once(self.learner, len(parts), self.accumulate, self.side)
+        done = None if lanes == 1 else self.side_by_side.of(parts, lanes)
         if done is None:
             return None
         pairs = zip(done.grads, self.parameters, strict=True)
@@ -227,6 +227,19 @@ class Outer:
         if self.clip is not None:
             torch.nn.utils.clip_grads_with_norm_(self.parameters, self.clip, norm)
         return norm
+
+
+def tasks_of_part(learner: MetaLearner, tasks: int, accumulate: int) -> int:
+    """How many of so many tasks are in one graph."""
+    return min(math.ceil(tasks / accumulate), learner.chunk or tasks)
+
+
+def parts_at_once(learner: MetaLearner, parts: int, accumulate: int, side: int | None = None) -> int:
+    """How many of so many parts go side by side, where one process runs them as they are, not compiled and not in mixed
+    precision: `side` at most, and one where parts are there to save memory (`accumulate`) and no `side` is given."""
+    if not on_processor(next(learner.parameters())) or (accumulate > 1 and side is None):
+        return 1
+    return at_once(parts, side)
 
 
 def rate(step: int, steps: int, warmup: int, schedule: str) -> float:

@@ -121,8 +121,9 @@ def test_explain_plan_says_what_goes_side_by_side(
     assert "support and query of a task in one pass, each normalised by itself" in said
     assert "1 in one graph, 2 graphs side by side" in said
     assert "in 4 parts, 2 of them side by side" in said
-    assert main([*glyphs, "--train.accumulate=2"]) == 0
-    assert "side by side" not in capsys.readouterr().out
+    for alone in ("--train.accumulate=2", "--compile", "--train.precision=bf16-mixed"):
+        assert main([*glyphs, alone]) == 0
+        assert "side by side" not in capsys.readouterr().out
 
 
 def test_a_budget_counts_what_goes_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:

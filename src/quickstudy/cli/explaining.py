@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,9 +18,8 @@ from quickstudy.core.task import Task, select
 from quickstudy.evaluate import evaluating
 from quickstudy.inner.memory import EXACT
 from quickstudy.inner.picked import picked
-from quickstudy.outer import draw_tasks
+from quickstudy.outer import draw_tasks, parts_at_once, tasks_of_part
 from quickstudy.plan import Choice, Cost, choose, costs, in_megabytes
-from quickstudy.side_by_side import at_once
 
 
 def _add(parser: ArgumentParser) -> None:
@@ -40,9 +40,10 @@ def run(options: Namespace) -> int:
     share = given.meta_batch // (given.devices * given.nodes)
     tasks = draw_tasks(learner, source, max(share, 1), given.pooled_rows, source.rng(given.seed, "train", 1))
     count = tasks.query.tasks
-    part = min(-(-count // given.accumulate), learner.chunk or count)
-    alone = given.accumulate == given.devices * given.nodes == 1 and given.precision != "bf16-mixed"
-    graphs = f"{part} in one graph{_beside(at_once(-(-count // part)) if alone else 1)}"
+    part = tasks_of_part(learner, count, given.accumulate)
+    in_turn = options.compile or given.devices * given.nodes > 1 or given.precision == "bf16-mixed"
+    side = 1 if in_turn else parts_at_once(learner, math.ceil(count / part), given.accumulate)
+    graphs = f"{part} in one graph{_beside(side)}"
     found = costs(learner, select(tasks, slice(0, part)))
     print(f"{options.learner.name} on {options.tasks.name}: {count} tasks in an outer step, {graphs}")
     for line in formulations(learner, select(tasks, slice(0, part))):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
@@ -9,7 +11,7 @@ from torch import Tensor
 import quickstudy as qs
 from quickstudy.core.task import State
 from quickstudy.inner import apply
-from quickstudy.inner.apply import GROUP, apply_per_task, task_weights
+from quickstudy.inner.apply import apply_per_task, task_weights
 from quickstudy.inner.picked import picked
 from quickstudy.nets.norm import Norm
 
@@ -31,14 +33,18 @@ def moved(net: qs.nets.Conv4, tasks: int) -> State:
 @pytest.mark.parametrize("norm", ["batch", "running", "group"])
 @pytest.mark.parametrize("pool", ["max", "stride"])
 @pytest.mark.parametrize("out", [None, 3])
-@pytest.mark.parametrize("tasks", [1, 3, GROUP + 1])
-def test_grouped_is_task_by_task(norm: Norm, pool: str, out: int | None, tasks: int) -> None:
+@pytest.mark.parametrize("tasks", [1, 3, 4])
+def test_grouped_is_task_by_task(
+    norm: Norm, pool: str, out: int | None, tasks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(apply, "GROUPED", 3 * 5 * math.prod(IMAGE))
     torch.manual_seed(0)
     net = qs.nets.Conv4(IMAGE, out, channels=8, norm=norm, pool=pool).double().eval()  # type: ignore[arg-type]
     weights, x = moved(net, tasks), noise(tasks, 5, *IMAGE, seed=99)
     with picked() as told:
         found = apply_per_task(net, weights, x)
-    assert "grouped convolution" in told[0]
+    words = f"up to {min(tasks, 3)} tasks in one grouped convolution" if tasks > 1 else "one task after the other"
+    assert words in told[0]
     behind = {k: w * 1.0 for k, w in weights.items()}  # with a graph behind them: task by task
     with picked() as told:
         expected = apply_per_task(net, behind, x)
@@ -48,6 +54,15 @@ def test_grouped_is_task_by_task(norm: Norm, pool: str, out: int | None, tasks: 
     leaves = list(weights.values())
     for a, b in zip(*(torch.autograd.grad((p * pull).sum(), leaves) for p in (found, expected)), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-11)
+
+
+def test_many_rows_are_not_grouped() -> None:
+    """The maps of 75 queries of a task fill the cache by themselves."""
+    net = qs.nets.Conv4((1, 28, 28), 5, channels=4).eval()
+    for rows, words in ((5, "up to 8 tasks"), (75, "one task after the other")):
+        with picked() as told, torch.no_grad():
+            apply_per_task(net, task_weights(net, 10), torch.zeros(10, rows, 1, 28, 28))
+        assert words in told[0]
 
 
 def test_running_statistics_in_training_are_still_handed_over() -> None:

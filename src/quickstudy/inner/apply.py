@@ -19,8 +19,8 @@ from quickstudy.inner.shared_pass import from_shared_pass
 
 Apply = Callable[[State, Tensor], Tensor]
 """(weights (task, *shape), x (task, n, *x_shape)) -> (task, n, size)."""
-GROUP = 8
-"""Tasks in one grouped convolution: more fall out of the cache."""
+GROUPED = 2**15
+"""Numbers of the rows in one grouped convolution: the maps of more fall out of the cache."""
 
 
 def task_weights(net: nn.Module, tasks: int) -> State:
@@ -57,7 +57,7 @@ def apply_per_task(net: nn.Module, weights: State, x: Inputs, weight: Tensor | N
     Convolutions go through a loop over tasks where the outer gradient goes through them: on a CPU that
     is faster than a grouped convolution, whose second derivative is slow, and it leaves batch statistics
     to `F.batch_norm`, whose second derivative is wrong under vmap. Where nothing lies behind the weights
-    (evaluation), they are grouped, a few tasks at a time.
+    (evaluation), they are grouped, as many tasks at a time as the cache holds.
 
     A network says what it can do: `per_task(weights, x)` applies the weights of all tasks in one product a layer
     (small MLPs), `grouped(weights, x)` as one grouped convolution a layer, if `can_group`, and `at_once(weights, sets)`
@@ -75,9 +75,11 @@ def apply_per_task(net: nn.Module, weights: State, x: Inputs, weight: Tensor | N
         return net.at_once(weights, [x])[0]  # type: ignore[operator]
     grouped: Apply | None = getattr(net, "grouped", None) if getattr(net, "can_group", False) else None
     if grouped is not None and isinstance(x, Tensor) and not padded and _plain(weights):
-        tell(f"{name}: weights of each task, up to {GROUP} tasks in one grouped convolution a layer")
-        parts = zip(*(w.split(GROUP) for w in weights.values()), strict=True)
-        rows = zip(parts, x.split(GROUP), strict=True)
+        size = max(1, min(len(x), GROUPED // x[0].numel()))
+        how = f"up to {size} tasks in one grouped convolution a layer" if size > 1 else "one task after the other"
+        tell(f"{name}: weights of each task, {how}")
+        parts = zip(*(w.split(size) for w in weights.values()), strict=True)
+        rows = zip(parts, x.split(size), strict=True)
         return torch.cat([grouped(dict(zip(weights, part, strict=True)), few) for part, few in rows])
     tell(f"{name}: weights of each task, one task after the other")
     # unbind once: its backward is one stack, where indexing would fill a zero tensor a task

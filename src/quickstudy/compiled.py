@@ -76,7 +76,7 @@ class Compiled:
         columns = [None if isinstance(rows.x, Tensor) else tuple(rows.x) for rows in tasks]
         key = (*columns, *((leaf.shape, leaf.dtype) for leaf in leaves), self.learner.training)
         if key not in self.programs:
-            if self._convolves():
+            if quicker_without(self.learner):
                 self._refuse("on a processor its convolutions are as fast or faster without")
                 return None
             if len(self.programs) == SHAPES:
@@ -143,9 +143,6 @@ class Compiled:
     def _weights(self) -> list[Tensor]:
         return [p.detach() for p in self.trained.values()]
 
-    def _convolves(self) -> bool:
-        return self.on_processor and any(p.dim() == 4 for p in self.learner.parameters())
-
     def _refuse(self, why: str) -> None:
         self.refused = why
         warnings.warn(
@@ -154,6 +151,11 @@ class Compiled:
             UserWarning,
             stacklevel=2,
         )
+
+
+def quicker_without(learner: MetaLearner) -> bool:
+    """Whether the learner convolves on a processor, and is not compiled therefore."""
+    return on_processor(next(learner.parameters())) and any(p.dim() == 4 for p in learner.parameters())
 
 
 def laid_out_as(grad: Tensor, weight: Tensor) -> Tensor:

@@ -121,9 +121,15 @@ def test_explain_plan_says_what_goes_side_by_side(
     assert "support and query of a task in one pass, each normalised by itself" in said
     assert "1 in one graph, 2 graphs side by side" in said
     assert "in 4 parts, 2 of them side by side" in said
-    for alone in ("--train.accumulate=2", "--compile", "--train.precision=bf16-mixed"):
+    for alone in ("--train.accumulate=2", "--train.precision=bf16-mixed"):
         assert main([*glyphs, alone]) == 0
         assert "side by side" not in capsys.readouterr().out
+    assert main([*glyphs, "--compile"]) == 0
+    said = capsys.readouterr().out
+    assert "2 graphs side by side" in said
+    assert "run as it is (as fast or faster than compiled)" in said
+    assert main(["explain-plan", *SINES, "--compile"]) == 0
+    assert "one compiled program a shape of tasks" in capsys.readouterr().out
 
 
 def test_a_budget_counts_what_goes_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,7 +181,7 @@ def test_the_norm_of_a_compiled_step_is_that_of_its_whole_gradient(parts: int) -
 @pytest.mark.slow
 def test_a_compiled_part_gives_the_gradient_and_the_running_statistics(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not the weights after some steps: Adam would blow the rounding of gradients that are truly 0 up."""
-    monkeypatch.setattr(Compiled, "_convolves", lambda _: False)  # as on a GPU
+    monkeypatch.setattr("quickstudy.compiled.quicker_without", lambda _: False)  # as on a GPU
     spec = qs.Spec("classification", (1, 16, 16), way=2)
     learner = qs.make("protonet", spec, "conv4", {"norm": "running", "channels": 8}).double().train()
     compiled = Compiled(learner, nullcontext)

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from quickstudy.cli.arguments import Command, read_config
 from quickstudy.cli.training import TRAIN, learner_of, source_of
+from quickstudy.compiled import quicker_without
 from quickstudy.core.learner import MetaLearner
 from quickstudy.core.task import Task, select
 from quickstudy.evaluate import evaluating
@@ -41,7 +42,8 @@ def run(options: Namespace) -> int:
     tasks = draw_tasks(learner, source, max(share, 1), given.pooled_rows, source.rng(given.seed, "train", 1))
     count = tasks.query.tasks
     part = tasks_of_part(learner, count, given.accumulate)
-    in_turn = options.compile or given.devices * given.nodes > 1 or given.precision == "bf16-mixed"
+    compiles = options.compile and not quicker_without(learner)
+    in_turn = compiles or given.devices * given.nodes > 1 or given.precision == "bf16-mixed"
     side = 1 if in_turn else parts_at_once(learner, math.ceil(count / part), given.accumulate)
     graphs = f"{part} in one graph{_beside(side)}"
     found = costs(learner, select(tasks, slice(0, part)))
@@ -53,8 +55,8 @@ def run(options: Namespace) -> int:
     if options.memory:
         chosen = choose(learner, tasks, options.memory)
         print(f"--memory {options.memory}: {_chosen(chosen, count)}")
-    compiled = "one compiled program a shape of tasks" if options.compile else "run as it is (--compile compiles it)"
-    print(f"the outer step is {compiled}")
+    as_it_is = "as fast or faster than compiled" if quicker_without(learner) else "--compile compiles it"
+    print(f"the outer step is {'one compiled program a shape of tasks' if compiles else f'run as it is ({as_it_is})'}")
     return 0
 
 

@@ -75,7 +75,7 @@ def apply_per_task(net: nn.Module, weights: State, x: Inputs, weight: Tensor | N
         return net.at_once(weights, [x])[0]  # type: ignore[operator]
     grouped: Apply | None = getattr(net, "grouped", None) if getattr(net, "can_group", False) else None
     if grouped is not None and isinstance(x, Tensor) and not padded and _plain(weights):
-        size = max(1, min(len(x), GROUPED // x[0].numel()))
+        size = max(1, min(len(x), GROUPED // max(1, x[:1].numel())))
         how = f"up to {size} tasks in one grouped convolution a layer" if size > 1 else "one task after the other"
         tell(f"{name}: weights of each task, {how}")
         parts = zip(*(w.split(size) for w in weights.values()), strict=True)

@@ -58,7 +58,7 @@ def test_grouped_is_task_by_task(
 
 def test_many_rows_are_not_grouped() -> None:
     """The maps of 75 queries of a task fill the cache by themselves."""
-    net = qs.nets.Conv4((1, 28, 28), 5, channels=4).eval()
+    net = qs.nets.Conv4((1, 28, 28), 5, channels=4)
     for rows, words in ((5, "up to 8 tasks"), (75, "one task after the other")):
         with picked() as told, torch.no_grad():
             apply_per_task(net, task_weights(net, 10), torch.zeros(10, rows, 1, 28, 28))

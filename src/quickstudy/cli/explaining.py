@@ -42,7 +42,8 @@ def run(options: Namespace) -> int:
     tasks = draw_tasks(learner, source, max(share, 1), given.pooled_rows, source.rng(given.seed, "train", 1))
     count = tasks.query.tasks
     part = tasks_of_part(learner, count, given.accumulate)
-    compiles = options.compile and not quicker_without(learner)
+    left_alone = quicker_without(learner)
+    compiles = options.compile and not left_alone
     in_turn = compiles or given.devices * given.nodes > 1 or given.precision == "bf16-mixed"
     side = 1 if in_turn else parts_at_once(learner, math.ceil(count / part), given.accumulate)
     graphs = f"{part} in one graph{_beside(side)}"
@@ -55,8 +56,9 @@ def run(options: Namespace) -> int:
     if options.memory:
         chosen = choose(learner, tasks, options.memory)
         print(f"--memory {options.memory}: {_chosen(chosen, count)}")
-    as_it_is = "as fast or faster than compiled" if quicker_without(learner) else "--compile compiles it"
-    print(f"the outer step is {'one compiled program a shape of tasks' if compiles else f'run as it is ({as_it_is})'}")
+    how = "as fast or faster than compiled" if left_alone else "--compile compiles it"
+    how = "one compiled program a shape of tasks" if compiles else f"run as it is ({how})"
+    print(f"the outer step is {how}")
     return 0
 
 

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from quickstudy.core.device import on_processor
-from quickstudy.nets.norm_pool import aten, norm_pool, per_channel, room, through_statistics
+from quickstudy.nets.norm_pool import aten, norm_pool, per_channel, pixels, room, through_statistics
 
 CACHED = 2**19
 """Numbers of the map that a thread makes at a time: no more than its cache holds."""
@@ -146,7 +146,7 @@ def _windows_of(sets: list[int], images: Tensor) -> list[int]:
 
 def _rows(x: Tensor) -> Tensor:
     """(n, channels, h, w) in channels_last as (n * h * w, channels): a view."""
-    return x.permute(0, 2, 3, 1).flatten(0, 2)
+    return pixels(x).flatten(0, 1)
 
 
 def _products(windows: Tensor, places: Tensor, made: Tensor) -> Tensor:

@@ -97,7 +97,7 @@ def _back(
     """dx in channels_last, ds and db; the statistics are those of each set."""
     dx, wanted = room(x.shape, x), [True, True, True]
     given = zip(g.split(sets), kept.split(sets), means, variances, strict=True)
-    scaled, of_scale, of_shift = zip(*(sums(d, k, scale, m, v, epsilon, wanted) for d, k, m, v in given), strict=True)
+    scaled, of_scale, of_shift = zip(*(_sums(d, k, scale, m, v, epsilon, wanted) for d, k, m, v in given), strict=True)
     ds, db = torch.stack(of_scale), torch.stack(of_shift)
     slope, rest = through_statistics(ds, db, scale, variances, epsilon, per_channel(x, sets))
     rest = rest.addcmul_(slope, means, value=-1)
@@ -135,8 +135,8 @@ def _second(
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """The gradient of <u, dx> + u_s ds + u_b db with respect to g, x and scale."""
     size, r = x.numel() // x.shape[1], (variance + ctx.epsilon).rsqrt_()
-    picked = _image(_pixels(u).gather(1, _pixels(at)), kept)
-    _, along, total = sums(u, x, None, mean, variance, ctx.epsilon, [False, True, True])
+    picked = _image(pixels(u).gather(1, pixels(at)), kept)
+    _, along, total = _sums(u, x, None, mean, variance, ctx.epsilon, [False, True, True])
     along, total = along / size, total / size
     inner = (picked * g).sum((0, 2, 3)) - db * total - ds * along
     factor = scale * r
@@ -163,7 +163,7 @@ def through_statistics(
     return share * ds * r, share * db
 
 
-def sums(
+def _sums(
     g: Tensor, x: Tensor, scale: Tensor | None, mean: Tensor, variance: Tensor, epsilon: float, wanted: list[bool]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """scale r g, sum g z and sum g; the scale is 1 if None."""
@@ -175,7 +175,7 @@ def sums(
 
 def _scatter(x: Tensor, g: Tensor, at: Tensor) -> Tensor:
     """x with g added where the pool took it from; in place if x is in channels_last."""
-    return _image(_pixels(x).scatter_add_(1, _pixels(at), _pixels(g)), x)
+    return _image(pixels(x).scatter_add_(1, pixels(at), pixels(g)), x)
 
 
 def room(shape: Sequence[int], like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
@@ -185,7 +185,7 @@ def room(shape: Sequence[int], like: Tensor, dtype: torch.dtype | None = None) -
     )
 
 
-def _pixels(x: Tensor) -> Tensor:
+def pixels(x: Tensor) -> Tensor:
     """(n, channels, h, w) as (n, h * w, channels): a view of what is in channels_last."""
     return x.permute(0, 2, 3, 1).flatten(1, 2)
 
